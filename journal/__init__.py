@@ -1,0 +1,37 @@
+"""keylane.journal: an ordered, partitioned, durable log of bytes; the port, its errors and `connect`."""
+
+from .connect import connect
+from .errors import BadUrl, JournalError, LaneLost, PositionLost, TooLarge, TopicMismatch, Unavailable
+from .port import (
+    Assignment,
+    Headers,
+    Journal,
+    LaneSession,
+    Membership,
+    Place,
+    Reader,
+    Record,
+    Stored,
+    TopicSpec,
+)
+
+__all__ = [
+    "Assignment",
+    "BadUrl",
+    "Headers",
+    "Journal",
+    "JournalError",
+    "LaneLost",
+    "LaneSession",
+    "Membership",
+    "Place",
+    "PositionLost",
+    "Reader",
+    "Record",
+    "Stored",
+    "TooLarge",
+    "TopicMismatch",
+    "TopicSpec",
+    "Unavailable",
+    "connect",
+]

@@ -1,0 +1,297 @@
+"""Topic `events`: what the lane decided, one event a decision: requesters' receipts and the audit log in one.
+
+Written in the lane's transactions only. `Refused`, `Withdrawn` and `Ended` are terminal for the requests that
+they name; marked `repeat` they say a first answer again and are not counted. A `command` on `Refused` other
+than WorkRequest or LockRequest says that what was refused is that command, not the request that it was about.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Raw
+
+from keylane.schemas.base import NULL, ErrorDetail, Schema
+from keylane.schemas.refusals import Code
+
+Status = Literal["completed", "failed", "cancelled", "superseded", "rejected", "expired"]
+LostReason = Literal["lease_expired", "session_lapsed", "session_left", "session_replaced"]
+
+
+class Party(Schema, frozen=True, kw_only=True):
+    """One side of a conflict. `at_ms` is lane time of its acceptance."""
+
+    request: str
+    actor: str = ""
+    action: str = ""
+    digest: str = ""
+    at_ms: int | None = None
+    session: str = ""
+    token: int | None = None
+
+
+class Event(Schema, frozen=True, kw_only=True):
+    """What each event carries. `time` is wall time (RFC 3339, UTC), for people only."""
+
+    seq: int
+    """The lane's sequence number: grows by one with each event of a partition."""
+    clock_ms: int
+    """The lane's clock."""
+    time: str
+
+
+class Queued(Event, frozen=True, kw_only=True):
+    """Accepted: waits for its turn. `position` 0 is next. `unserved`: no worker handles the action now."""
+
+    request: str
+    run: str
+    resource: str
+    owner: str
+    action: str
+    actor: str = ""
+    position: int = 0
+    holder: str = ""
+    unserved: bool = False
+    repeat: bool = False
+
+
+class Coalesced(Event, frozen=True, kw_only=True):
+    """Accepted: merged into `run`, whose outcome it gets."""
+
+    request: str
+    run: str
+    resource: str
+    action: str
+    actor: str = ""
+    repeat: bool = False
+
+
+class Granted(Event, frozen=True, kw_only=True):
+    """`session` holds `owner` for `run` under `token`."""
+
+    run: str
+    resource: str
+    owner: str
+    action: str
+    token: int
+    attempt: int
+    session: str
+    holder: str
+    """The name of the worker or agent, agent-written."""
+    lease_ms: int
+    requests: tuple[str, ...]
+    unread: bool = False
+    """The attempt before was lost before its worker read it, so this one has the same number."""
+
+
+class Parked(Event, frozen=True, kw_only=True):
+    """Waits for a person's decision."""
+
+    request: str
+    run: str
+    resource: str
+    action: str
+    actor: str = ""
+
+
+class Refused(Event, frozen=True, kw_only=True):
+    """The command with this id was not accepted. See `refusals` for codes, and whether to try again."""
+
+    request: str
+    resource: str
+    code: Code
+    message: str
+    command: str = "WorkRequest"
+    action: str = ""
+    actor: str = ""
+    retry_after_ms: int | None = None
+    holder: str | None = None
+    held_since: str | None = None
+    lease_expires_in_ms: int | None = None
+    position: int | None = None
+    cycle: tuple[str, ...] = ()
+    parties: tuple[Party, ...] = ()
+    repeat: bool = False
+
+
+class Renewed(Event, frozen=True, kw_only=True):
+    """A lock's lease runs anew. `renewal` is the id of the Renewal that did it."""
+
+    run: str
+    resource: str
+    token: int
+    renewal: str
+
+
+class Progressed(Event, frozen=True, kw_only=True):
+    """The holder renewed its lease, or said why it is blocked (which stops renewal)."""
+
+    run: str
+    resource: str
+    action: str
+    token: int
+    checkpoint: bool = False
+    blocked: str | None = None
+
+
+class StopAsked(Event, frozen=True, kw_only=True):
+    """The holder was asked to stop, since nobody wants the work any more or other work replaces it."""
+
+    run: str
+    resource: str
+    action: str
+    token: int
+    status: Status
+    by: str
+
+
+class AttemptFailed(Event, frozen=True, kw_only=True):
+    """The holder reported failure; the run waits for its next attempt in `retry_in_ms`."""
+
+    run: str
+    resource: str
+    action: str
+    token: int
+    attempt: int
+    error: ErrorDetail
+    retry_in_ms: int
+
+
+class Lost(Event, frozen=True, kw_only=True):
+    """The holder's lease ended without a result. `spent` says whether that was one of the run's attempts."""
+
+    run: str
+    resource: str
+    action: str
+    token: int
+    attempt: int
+    reason: LostReason
+    session: str
+    holder: str
+    spent: bool
+    final: bool
+    """The run ends with this; else it waits for its next attempt in `retry_in_ms`."""
+    retry_in_ms: int = 0
+    parties: tuple[Party, ...] = ()
+
+
+class Fenced(Event, frozen=True, kw_only=True):
+    """A report under a token that is not live: it changed nothing."""
+
+    run: str
+    resource: str
+    report: str
+    token: int
+    session: str
+    live_token: int | None = None
+    """The token under which the run is held now, if it is."""
+    status: str = ""
+    """How the run stands: `Unknown`, `Waiting`, `Parked`, `Held` or `Done`."""
+    parties: tuple[Party, ...] = ()
+
+
+class Withdrawn(Event, frozen=True, kw_only=True):
+    """One requester left (`cancelled`), or no longer wants it (`expired`); the run goes on for the others."""
+
+    request: str
+    run: str
+    resource: str
+    action: str
+    status: Status
+    by: str = ""
+    repeat: bool = False
+    parties: tuple[Party, ...] = ()
+
+
+class CancellationKept(Event, frozen=True, kw_only=True):
+    """A cancellation whose request is not known: remembered, in case it overtook it."""
+
+    request: str
+    cancellation: str
+    resource: str
+
+
+class Ended(Event, frozen=True, kw_only=True):
+    """The run is over, for every request named."""
+
+    run: str
+    resource: str
+    owner: str
+    action: str
+    status: Status
+    requests: tuple[str, ...]
+    result: Raw = NULL
+    version: str | None = None
+    observed_version: str | None = None
+    error: ErrorDetail | None = None
+    superseded_by: str | None = None
+    token: int | None = None
+    """The last token under which it was held."""
+    attempt: int = 0
+    coalesced: bool = False
+    """Accepted into a run that had already completed: this is the request's one event."""
+    repeat: bool = False
+    parties: tuple[Party, ...] = ()
+
+
+class SentOn(Event, frozen=True, kw_only=True):
+    """A command that had come to the wrong partition was published again on the right one."""
+
+    request: str
+    resource: str
+    to_partition: int
+
+
+class WorkerOpened(Event, frozen=True, kw_only=True):
+    """A worker session serves this partition."""
+
+    session: str
+    name: str
+    pool: str
+    actions: tuple[str, ...]
+    slots: int
+
+
+class WorkerClosed(Event, frozen=True, kw_only=True):
+    """A worker session is over."""
+
+    session: str
+    name: str
+    pool: str
+    reason: str
+
+
+class DeadLettered(Event, frozen=True, kw_only=True):
+    """A record that could not be decoded or done; `deadletters` has it by its place."""
+
+    topic: str
+    offset: int
+    code: Code
+    reason: str
+    key: str = ""
+    excerpt: str = ""
+    resource: str = ""
+    action: str = ""
+    parties: tuple[Party, ...] = ()
+
+
+AnyEvent = (
+    Queued
+    | Coalesced
+    | Granted
+    | Parked
+    | Refused
+    | Renewed
+    | Progressed
+    | StopAsked
+    | AttemptFailed
+    | Lost
+    | Fenced
+    | Withdrawn
+    | CancellationKept
+    | Ended
+    | SentOn
+    | WorkerOpened
+    | WorkerClosed
+    | DeadLettered
+)

@@ -1,0 +1,125 @@
+"""Topic `requests`: what agents ask for. Written plainly by agents and gateways, one partition per owning key.
+
+Every command has an `id` of its own: the id under which its answer appears on `events`.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Raw
+
+from keylane.schemas.base import NULL, Schema
+
+Verdict = Literal["approve", "reject"]
+
+
+class WorkRequest(Schema, frozen=True, kw_only=True):
+    """Asks that a worker does `action` on `resource`. Equal requests are merged (design section 4, arrival)."""
+
+    id: str
+    resource: str
+    action: str
+    payload: Raw = NULL
+    actor: str = ""
+    """Who asks, for people. Agent-written."""
+    idempotency_key: str | None = None
+    expected_version: str | None = None
+    coalesce_key: str | None = None
+    requires: tuple[str, ...] = ()
+    reject_if_busy: bool = False
+    """Asks for `LOCK_HELD` instead of waiting, where the policy is `queue`."""
+    deadline_ms: int | None = None
+    """Lane time from acceptance, while not held, after which the requester no longer wants it."""
+    seen: int | None = None
+    """The highest lane sequence number that the sender has seen; a lane behind it was rolled back."""
+    hops: int = 0
+    """1 when a lane sent it on to the right partition."""
+
+
+class LockRequest(Schema, frozen=True, kw_only=True):
+    """Asks that its sender's session holds `resource` itself."""
+
+    id: str
+    resource: str
+    session: str
+    secret: str
+    """256 bits, base64url. Readable by routers alone; records keep its SHA-256."""
+    hold: str = ""
+    actor: str = ""
+    wait_ms: int = 0
+    ttl_ms: int | None = None
+    seen: int | None = None
+    hops: int = 0
+
+
+class Renewal(Schema, frozen=True, kw_only=True):
+    """Renews a lock, or claims one whose turn has come."""
+
+    id: str
+    resource: str
+    run: str
+    token: int
+    secret: str
+    blocked: str | None = None
+    hops: int = 0
+
+
+class Release(Schema, frozen=True, kw_only=True):
+    """Gives a lock back."""
+
+    id: str
+    resource: str
+    run: str
+    token: int
+    secret: str
+    hops: int = 0
+
+
+class SessionEnded(Schema, frozen=True, kw_only=True):
+    """An agent's session is over: everything that it holds or waits for goes. Sent to every partition."""
+
+    id: str
+    session: str
+    secret: str
+
+
+class Cancellation(Schema, frozen=True, kw_only=True):
+    """The sender of `request` no longer wants it. May overtake its request."""
+
+    id: str
+    resource: str
+    request: str
+    actor: str = ""
+    hops: int = 0
+
+
+class ResourceChange(Schema, frozen=True, kw_only=True):
+    """A change made outside keylane."""
+
+    id: str
+    resource: str
+    version: str
+    by: str
+    what: str
+    at: str | None = None
+    source: str = ""
+    sequence: int | None = None
+    hops: int = 0
+
+
+class Decision(Schema, frozen=True, kw_only=True):
+    """A person's verdict on a parked run."""
+
+    id: str
+    resource: str
+    request: str
+    verdict: Verdict
+    by: str
+    version_seen: str
+    digest: str | None = None
+    note: str = ""
+    hops: int = 0
+
+
+Request = WorkRequest | LockRequest | Renewal | Release | SessionEnded | Cancellation | ResourceChange | Decision

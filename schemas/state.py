@@ -1,0 +1,193 @@
+"""Topic `state` (compacted): what a lane is, as small keyed records. A lane is loaded by putting each of them.
+
+Times are lane time in milliseconds. `order` is the lane sequence number of the event that made the record:
+acceptance order. A tombstone under the same key forgets the record.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Raw
+
+from keylane.schemas.base import NULL, ErrorDetail, Schema
+from keylane.schemas.events import Status
+from keylane.schemas.items import Checkpoint
+from keylane.schemas.refusals import Code
+
+RunState = Literal["Waiting", "Parked", "Held", "Done"]
+
+LANE_KEY = b"lane"
+
+
+class LaneRecord(Schema, frozen=True, kw_only=True):
+    """The lane's own record, written with every turn. Under the key `lane`."""
+
+    positions: dict[str, int]
+    """The next offset of each input topic: what the outputs written with it account for."""
+    clock_ms: int = 0
+    seq: int = 0
+    token: int = 0
+    claim: int = 0
+    """Grows with every load."""
+
+
+class Run(Schema, frozen=True, kw_only=True):
+    """One piece of work. Under the key `run/<id>`; its id is the id of its first request."""
+
+    id: str
+    order: int
+    state: RunState
+    resource: str
+    owner: str
+    action: str
+    digest: str
+    """SHA-256 of the payload in canonical JSON."""
+    accepted_ms: int
+    accepted: str = ""
+    """The same in wall time, for people. As `since`."""
+    actor: str = ""
+    traceparent: str | None = None
+    payload: Raw = NULL
+    """Dropped when the run is done."""
+    expires_ms: int | None = None
+    """When its waiting ends by itself."""
+    attempt: int = 0
+    """Attempts granted and not taken back because their item was never read."""
+    unread: int = 0
+    """How often an item was lost before it was read."""
+    granted_order: int | None = None
+    """Of the first grant: a retry goes ahead only if nothing else completed on the resource since."""
+    previous_end: str | None = None
+    checkpoint: Checkpoint | None = None
+
+    ready_ms: int | None = None
+    """Waiting: not ready before (backoff). None: ready."""
+
+    token: int | None = None
+    """Held: the live one. Done: the last one."""
+    session: str = ""
+    holder: str = ""
+    number: int = 0
+    """Held: the number of its item record."""
+    since_ms: int = 0
+    since: str = ""
+    lease_ms: int = 0
+    lease_until_ms: int | None = None
+    hold_until_ms: int | None = None
+    """Held: no renewal reaches beyond."""
+    blocked: str | None = None
+    stop: Status | None = None
+    """Held: asked to stop; the status that it ends with unless it completes first."""
+    stop_by: str = ""
+
+    status: Status | None = None
+    """Done, as all below."""
+    result: Raw = NULL
+    version: str | None = None
+    observed_version: str | None = None
+    error: ErrorDetail | None = None
+    superseded_by: str | None = None
+    ended_order: int | None = None
+    ended_ms: int = 0
+    forget_ms: int | None = None
+
+
+class Member(Schema, frozen=True, kw_only=True):
+    """One request merged into a run. Under the key `member/<request id>`."""
+
+    id: str
+    run: str
+    order: int
+    digest: str
+    """Of the whole request: what tells a repeat from a reused id."""
+    accepted_ms: int
+    actor: str = ""
+    traceparent: str | None = None
+    deadline_ms: int | None = None
+    left: Status | None = None
+    """It left before the run ended, in this way."""
+
+
+class RefusedRequest(Schema, frozen=True, kw_only=True):
+    """Remembers a refusal, so that a repeat gets the same answer. Under the key `refused/<request id>`."""
+
+    id: str
+    order: int
+    digest: str
+    resource: str
+    code: Code
+
+
+class KeptCancellation(Schema, frozen=True, kw_only=True):
+    """A cancellation that overtook its request. Under the key `cancelled/<request id>`."""
+
+    request: str
+    by: str
+    order: int
+    forget_ms: int
+
+
+class UnservedAction(Schema, frozen=True, kw_only=True):
+    """An action that runs wait for and no worker session handles. Under the key `unserved/<action>`.
+
+    A record of the action, not a mark on each run: that a worker comes or goes rewrites no payload.
+    """
+
+    action: str
+    since_ms: int
+    aside: bool = False
+    """Its runs are not ready: they keep their place and block nobody."""
+
+
+class WorkerSession(Schema, frozen=True, kw_only=True):
+    """One worker process's membership here. Under the key `session/<id>`."""
+
+    id: str
+    order: int
+    pool: str
+    name: str
+    actions: tuple[str, ...]
+    generation: int
+    slots: int
+    lapses_ms: int
+    heartbeat: int = 0
+    read: int = 0
+    sent: int = 0
+    """The number of the last item record written to it."""
+
+
+class Resource(Schema, frozen=True, kw_only=True):
+    """What is known of a requested key beyond its runs. Under the key `resource/<key>`."""
+
+    key: str
+    completed_order: int
+    """Of the newest completion, and whose it was."""
+    completed_run: str
+    completed_action: str
+    forget_ms: int
+    version: str | None = None
+
+
+StateRecord = LaneRecord | Run | Member | RefusedRequest | KeptCancellation | UnservedAction | WorkerSession | Resource
+
+
+def state_key(record: StateRecord) -> bytes:
+    """The key under which `record` lies in the topic."""
+    match record:
+        case Run():
+            return b"run/" + record.id.encode()
+        case Member():
+            return b"member/" + record.id.encode()
+        case WorkerSession():
+            return b"session/" + record.id.encode()
+        case Resource():
+            return b"resource/" + record.key.encode()
+        case RefusedRequest():
+            return b"refused/" + record.id.encode()
+        case KeptCancellation():
+            return b"cancelled/" + record.request.encode()
+        case UnservedAction():
+            return b"unserved/" + record.action.encode()
+        case LaneRecord():
+            return LANE_KEY
