@@ -1,0 +1,28 @@
+"""The lane clock's shell: the one place in the router that reads clocks, and hands them on as values."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from keylane.router.core.records import Now
+
+
+def wall_us() -> int:
+    """Wall time in microseconds: only where a lane's tokens start."""
+    return time.time_ns() // 1_000
+
+
+class LaneClock:
+    """Resumes at the saved value, then follows this process's monotonic clock (design section 4, the lane clock)."""
+
+    def __init__(self, saved_ms: int, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic = monotonic
+        self._saved_ms = saved_ms
+        self._loaded_s = monotonic()
+
+    def now(self) -> Now:
+        """Lane time, with wall time beside it for people."""
+        clock_ms = self._saved_ms + int((self._monotonic() - self._loaded_s) * 1_000)
+        return Now(clock_ms, datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"))

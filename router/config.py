@@ -1,0 +1,158 @@
+"""A router's configuration: `keylane.toml`, under the environment, under flags; read once, into plain values.
+
+Only reading and checking live here. What the values mean is `core/policy.py`. Unknown keys are errors, since a
+mistyped one would otherwise be a policy that silently does not hold.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from keylane.router.core.policy import ActionPolicy, Bounds, OnConflict, Policy
+
+FILE_NAME = "keylane.toml"
+DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+POOL = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
+"""Pools are part of topic names."""
+PARTITIONS_MAX = 1_024
+
+Duration = str | int | float
+"""`"5m"`, `"1.5s"`, `"200ms"`; a bare number is seconds."""
+
+
+class BadConfig(Exception):
+    """The configuration cannot be used. The message names the file or variable, the key and what it may be."""
+
+
+class ActionTable(Struct, kw_only=True, forbid_unknown_fields=True):
+    """`[defaults]` and `[actions.NAME]`. What is not set is that of `[defaults]`."""
+
+    pool: str | None = None
+    lease: Duration | None = None
+    attempts: int | None = None
+    backoff: Duration | None = None
+    backoff_max: Duration | None = None
+    coalesce: Duration | None = None
+    on_conflict: OnConflict | dict[str, OnConflict] | None = None
+    stop_holder: bool | None = None
+    queue: Duration | None = None
+    max_hold: Duration | None = None
+
+
+class Settings(Struct, kw_only=True, forbid_unknown_fields=True):
+    """The file as a whole; the scalars can come from the environment and from flags as well."""
+
+    url: str | None = None
+    partitions: int = 8
+    session_lapse: Duration = "10s"
+    unserved_after: Duration = "30s"
+    retention: Duration = "1h"
+    pools: list[str] = []
+    defaults: ActionTable = msgspec.field(default_factory=ActionTable)
+    actions: dict[str, ActionTable] = {}
+    bounds: Bounds = Bounds()
+
+
+class Config(Struct, frozen=True, kw_only=True):
+    """What a router runs with."""
+
+    url: str | None
+    """None where neither file, environment nor flag names one."""
+    partitions: int
+    policy: Policy
+
+
+SCALARS = ("url", "partitions", "session_lapse", "unserved_after", "retention")
+"""What `KEYLANE_<NAME>` and flags may set."""
+
+
+def load_config(file: Path | None, environ: Mapping[str, str], flags: Mapping[str, object]) -> Config:
+    """Flags over `KEYLANE_…` over the file. `file` None: none is read. Raises `BadConfig`."""
+    found: dict[str, Any] = _read(file) if file is not None else {}
+    for name in SCALARS:
+        variable = f"KEYLANE_{name.upper()}"
+        if variable in environ:
+            found[name] = _number(environ[variable]) if name == "partitions" else environ[variable]
+        if flags.get(name) is not None:
+            found[name] = flags[name]
+    try:
+        return _config(msgspec.convert(found, Settings, strict=True))
+    except msgspec.ValidationError as error:
+        raise BadConfig(f"{file or 'configuration'}: {error}") from None
+    except ValueError as error:
+        raise BadConfig(f"{file or 'configuration'}: {error}") from None
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        found = msgspec.toml.decode(file.read_bytes())
+    except OSError as error:
+        raise BadConfig(f"{file}: {error.strerror}") from None
+    except msgspec.DecodeError as error:
+        raise BadConfig(f"{file}: {error}") from None
+    assert isinstance(found, dict)
+    return found
+
+
+def _number(text: str) -> int | str:
+    return int(text) if text.isascii() and text.isdigit() else text
+
+
+def _config(settings: Settings) -> Config:
+    if not 1 <= settings.partitions <= PARTITIONS_MAX:
+        raise ValueError(f"partitions: must be from 1 to {PARTITIONS_MAX}")
+    defaults = _action("defaults", settings.defaults, ActionPolicy())
+    actions = {name: _action(f"actions.{name}", table, defaults) for name, table in settings.actions.items()}
+    pools = sorted({"default", defaults.pool, *settings.pools, *(action.pool for action in actions.values())})
+    for pool in pools:
+        if not POOL.fullmatch(pool):
+            raise ValueError(f"pool {pool!r}: lower-case letters, digits and hyphens, at most 64")
+    retention_ms = _ms("retention", settings.retention)
+    policy = Policy(
+        defaults=defaults,
+        actions=actions,
+        pools=tuple(pools),
+        bounds=settings.bounds,
+        session_lapse_ms=_ms("session_lapse", settings.session_lapse),
+        unserved_after_ms=_ms("unserved_after", settings.unserved_after),
+        retention_ms=retention_ms,
+        crowded_retention_ms=min(retention_ms, Policy().crowded_retention_ms),
+    )
+    return Config(url=settings.url, partitions=settings.partitions, policy=policy)
+
+
+def _action(where: str, table: ActionTable, base: ActionPolicy) -> ActionPolicy:
+    changes: dict[str, Any] = {}
+    for name in ("pool", "attempts", "stop_holder"):
+        if getattr(table, name) is not None:
+            changes[name] = getattr(table, name)
+    for name in ("lease", "backoff", "backoff_max", "coalesce", "queue", "max_hold"):
+        if getattr(table, name) is not None:
+            changes[f"{name}_ms"] = _ms(f"{where}.{name}", getattr(table, name))
+    if changes.get("attempts", 1) < 1:
+        raise ValueError(f"{where}.attempts: must be at least 1")
+    if isinstance(table.on_conflict, dict):
+        by_action = dict(table.on_conflict)
+        changes["on_conflict"] = by_action.pop("default", base.on_conflict)
+        changes["on_conflict_with"] = by_action
+    elif table.on_conflict is not None:
+        changes["on_conflict"] = table.on_conflict
+        changes["on_conflict_with"] = {}
+    return replace(base, **changes)
+
+
+def _ms(where: str, value: Duration) -> int:
+    if isinstance(value, int | float):
+        value = f"{value}s"
+    match = DURATION.fullmatch(value)
+    if match is None:
+        raise ValueError(f'{where}: {value!r} is no duration; write it like "5m", "1.5s" or "200ms"')
+    return round(float(match[1]) * UNITS_MS[match[2]])

@@ -1,0 +1,132 @@
+"""The only place that grants: a free owning key goes to its first ready run, in acceptance order.
+
+Nothing here looks at why a key became free or a slot did: the lane says which keys have a new head and which
+sessions may have room, and each is offered what it can take.
+"""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from keylane.router.core.endings import end, parties_of, party_of
+from keylane.router.core.lane import Lane, due_ms
+from keylane.router.core.records import Arrived, Now
+from keylane.router.core.transitions import ripen
+from keylane.schemas.events import Granted
+from keylane.schemas.items import WorkItem
+from keylane.schemas.state import Run, WorkerSession
+
+
+def dispatch(lane: Lane, now: Now) -> None:
+    """Grant all that can be granted. Afterwards no ready head waits while a session that handles it has a slot."""
+    while lane.stirred or lane.freed:
+        if lane.stirred:
+            owner = next(iter(lane.stirred))
+            del lane.stirred[owner]
+            _offer_key(lane, owner, now)
+        else:
+            id = next(iter(lane.freed))
+            del lane.freed[id]
+            _offer_slots(lane, id, now)
+
+
+def _offer_key(lane: Lane, owner: str, now: Now) -> None:
+    """Give the key to its first ready run, if a worker has room for it."""
+    head = lane.head_of.get(owner)
+    if head is None:
+        return
+    run = lane.runs[head[1][1]]
+    if _settled_at_dispatch(lane, run, now):
+        return  # what it changed has stirred the key again
+    pool = lane.policy.of(run.action).pool
+    roomy = [session for session in lane.current_sessions(pool, run.action) if lane.free_slots(session) > 0]
+    if roomy:
+        _grant(lane, run, min(roomy, key=lambda each: (-lane.free_slots(each), each.name, each.id)), now)
+
+
+def _offer_slots(lane: Lane, id: str, now: Now) -> None:
+    """Fill a session's free slots with the oldest heads among its actions."""
+    session = lane.sessions.get(id)
+    if session is None or lane.groups[session.pool, session.actions][-1][2] != id:
+        return
+    while lane.free_slots(session) > 0:
+        heads = [lane.heads[action][0] for action in session.actions if action in lane.heads]
+        heads = [head for head in heads if lane.policy.of(lane.runs[head[1]].action).pool == session.pool]
+        if not heads:
+            return
+        _offer_key(lane, lane.runs[min(heads)[1]].owner, now)
+
+
+def _settled_at_dispatch(lane: Lane, run: Run, now: Now) -> bool:
+    """Decide again, on the state as it is now, what was decided at arrival: deadlines, and only forward."""
+    deadlines = lane.deadlines_of.get(run.id)
+    due = due_ms(run, deadlines[0][0] if deadlines else None)
+    if due is not None and due <= now.clock_ms:
+        ripen(lane, run, Arrived(record=None), now)  # type: ignore[arg-type]  # a timer brings no record
+        lane.stirred[run.owner] = None
+        return True
+    resource = lane.resources.get(run.resource)
+    if run.granted_order is not None and resource is not None and resource.completed_order > run.granted_order:
+        newer = resource.completed_run
+        sides = (*parties_of(lane, run), *((party_of(lane.runs[newer]),) if newer in lane.runs else ()))
+        end(lane, run, now, "superseded", superseded_by=newer, parties=sides)
+        return True
+    return False
+
+
+def _grant(lane: Lane, run: Run, session: WorkerSession, now: Now) -> None:
+    policy = lane.policy.of(run.action)
+    token = lane.mint()
+    attempt = run.attempt + 1
+    requests = tuple(member.id for member in lane.live_members(run))
+    number = lane.tell(
+        session,
+        WorkItem,
+        run.traceparent,
+        heartbeat=session.heartbeat,
+        run=run.id,
+        resource=run.resource,
+        owner=run.owner,
+        action=run.action,
+        payload=run.payload,
+        requests=requests,
+        actor=run.actor,
+        token=token,
+        attempt=attempt,
+        lease_ms=policy.lease_ms,
+        checkpoint=run.checkpoint,
+        previous_end=run.previous_end,
+    )
+    seq = lane.emit(
+        Granted,
+        now,
+        run.traceparent,
+        run=run.id,
+        resource=run.resource,
+        owner=run.owner,
+        action=run.action,
+        token=token,
+        attempt=attempt,
+        session=session.id,
+        holder=session.name,
+        lease_ms=policy.lease_ms,
+        requests=requests,
+    )
+    hold_until_ms = now.clock_ms + policy.max_hold_ms
+    lane.put(
+        replace(
+            run,
+            state="Held",
+            attempt=attempt,
+            granted_order=seq if run.granted_order is None else run.granted_order,
+            token=token,
+            session=session.id,
+            holder=session.name,
+            number=number,
+            since_ms=now.clock_ms,
+            since=now.time,
+            lease_ms=policy.lease_ms,
+            lease_until_ms=min(now.clock_ms + policy.lease_ms, hold_until_ms),
+            hold_until_ms=hold_until_ms,
+        )
+    )

@@ -1,0 +1,229 @@
+"""How a run stops being held or waiting: it ends, is lost, or waits again. Shared by the rules; grants nothing."""
+
+from __future__ import annotations
+
+import hashlib
+
+from msgspec import Raw
+from msgspec.structs import replace
+
+from keylane.router.core.lane import Lane
+from keylane.router.core.records import Now
+from keylane.schemas.base import NULL, ErrorDetail
+from keylane.schemas.events import AttemptFailed, Ended, Lost, LostReason, Party, Status
+from keylane.schemas.items import Notice
+from keylane.schemas.state import Member, Resource, Run, UnservedAction
+
+UNREAD_MAX = 3
+"""How often a run gets its attempt back because its item was never read (design section 4, workers)."""
+
+
+def party_of(run: Run) -> Party:
+    """The run's side of a conflict."""
+    return Party(
+        request=run.id,
+        actor=run.actor,
+        action=run.action,
+        digest=run.digest,
+        at_ms=run.accepted_ms,
+        session=run.session,
+        token=run.token,
+    )
+
+
+def parties_of(lane: Lane, run: Run) -> tuple[Party, ...]:
+    """Every requester of the run, each as a side of a conflict."""
+    return tuple(_member_party(run, member) for member in lane.live_members(run))
+
+
+def _member_party(run: Run, member: Member) -> Party:
+    return replace(party_of(run), request=member.id, actor=member.actor, at_ms=member.accepted_ms)
+
+
+def end(
+    lane: Lane,
+    run: Run,
+    now: Now,
+    status: Status,
+    *,
+    result: Raw = NULL,
+    version: str | None = None,
+    observed_version: str | None = None,
+    error: ErrorDetail | None = None,
+    superseded_by: str | None = None,
+    parties: tuple[Party, ...] = (),
+) -> None:
+    """The run is over for everyone who still wants it. Only its outcome is kept, until the retention ends."""
+    seq = lane.emit(
+        Ended,
+        now,
+        run.traceparent,
+        run=run.id,
+        resource=run.resource,
+        owner=run.owner,
+        action=run.action,
+        status=status,
+        requests=tuple(member.id for member in lane.live_members(run)),
+        result=result,
+        version=version,
+        observed_version=observed_version,
+        error=error,
+        superseded_by=superseded_by,
+        token=run.token,
+        attempt=run.attempt,
+        parties=parties,
+    )
+    lane.put(
+        Run(
+            id=run.id,
+            order=run.order,
+            state="Done",
+            resource=run.resource,
+            owner=run.owner,
+            action=run.action,
+            digest=run.digest,
+            accepted_ms=run.accepted_ms,
+            accepted=run.accepted,
+            actor=run.actor,
+            attempt=run.attempt,
+            granted_order=run.granted_order,
+            token=run.token,
+            status=status,
+            result=result,
+            version=version,
+            observed_version=observed_version,
+            error=error,
+            superseded_by=superseded_by,
+            ended_order=seq,
+            ended_ms=now.clock_ms,
+            forget_ms=now.clock_ms + lane.policy.retention_ms,
+        )
+    )
+    if status == "completed":
+        _completed(lane, run, now, seq, version)
+
+
+def _completed(lane: Lane, run: Run, now: Now, seq: int, version: str | None) -> None:
+    policy = lane.policy
+    # Remembered for as long as an earlier run of the same resource may still be retried.
+    forget_ms = now.clock_ms + policy.of(run.action).queue_ms + policy.retention_ms
+    lane.put(
+        Resource(
+            key=run.resource,
+            completed_order=seq,
+            completed_run=run.id,
+            completed_action=run.action,
+            forget_ms=forget_ms,
+            version=version,
+        )
+    )
+
+
+def fail(lane: Lane, run: Run, now: Now, error: ErrorDetail, *, final: bool, retry_after_ms: int | None) -> None:
+    """The holder reported that this attempt did not succeed."""
+    if run.stop is not None:
+        end(
+            lane,
+            run,
+            now,
+            run.stop,
+            superseded_by=run.stop_by if run.stop == "superseded" else None,
+            error=error,
+        )
+        return
+    if final or run.attempt >= lane.policy.of(run.action).attempts:
+        end(lane, run, now, "failed", error=error)
+        return
+    delay_ms = backoff_ms(lane, run) if retry_after_ms is None else max(0, retry_after_ms)
+    lane.emit(
+        AttemptFailed,
+        now,
+        run.traceparent,
+        run=run.id,
+        resource=run.resource,
+        action=run.action,
+        token=run.token,
+        attempt=run.attempt,
+        error=error,
+        retry_in_ms=delay_ms,
+    )
+    wait_again(lane, run, now, delay_ms, f"failed: {error.code}: {error.message}")
+
+
+def lose(lane: Lane, run: Run, now: Now, reason: LostReason) -> None:
+    """The holder's lease is over without a result: a failed attempt, unless its item was never read."""
+    session = lane.sessions.get(run.session)
+    unread = session is not None and run.number > session.read and run.unread < UNREAD_MAX
+    final = run.stop is not None or (not unread and run.attempt >= lane.policy.of(run.action).attempts)
+    delay_ms = 0 if unread or final else backoff_ms(lane, run)
+    lane.emit(
+        Lost,
+        now,
+        run.traceparent,
+        run=run.id,
+        resource=run.resource,
+        action=run.action,
+        token=run.token,
+        attempt=run.attempt,
+        reason=reason,
+        session=run.session,
+        holder=run.holder,
+        spent=not unread,
+        final=final,
+        retry_in_ms=delay_ms,
+        parties=parties_of(lane, run),
+    )
+    if session is not None and reason == "lease_expired":
+        lane.tell(session, Notice, kind="lost", run=run.id, token=run.token, reason=reason)
+    if run.stop is not None:
+        end(lane, run, now, run.stop, superseded_by=run.stop_by if run.stop == "superseded" else None)
+    elif final:
+        end(
+            lane,
+            run,
+            now,
+            "failed",
+            error=ErrorDetail(code="EXPIRED", message=f"every attempt was lost: {reason}"),
+        )
+    elif unread:
+        again = replace(run, attempt=run.attempt - 1, unread=run.unread + 1)
+        wait_again(lane, again, now, 0, run.previous_end)
+    else:
+        wait_again(lane, run, now, delay_ms, reason)
+
+
+def wait_again(lane: Lane, run: Run, now: Now, delay_ms: int, previous_end: str | None) -> None:
+    """Back to the queue, in the place that its acceptance gives it; not ready for `delay_ms`."""
+    lane.put(
+        replace(
+            run,
+            state="Waiting",
+            ready_ms=now.clock_ms + delay_ms if delay_ms else None,
+            expires_ms=now.clock_ms + lane.policy.of(run.action).queue_ms,
+            previous_end=previous_end,
+            session="",
+            holder="",
+            number=0,
+            since_ms=0,
+            since="",
+            lease_ms=0,
+            lease_until_ms=None,
+            hold_until_ms=None,
+            blocked=None,
+        )
+    )
+    note_unserved(lane, run.action, now)
+
+
+def note_unserved(lane: Lane, action: str, now: Now) -> None:
+    """Start the time after which runs of an action that nobody handles step aside."""
+    if action not in lane.unserved and not lane.is_served(action):
+        lane.put(UnservedAction(action=action, since_ms=now.clock_ms))
+
+
+def backoff_ms(lane: Lane, run: Run) -> int:
+    """Exponential, with half of it jitter taken from the run's id, so that reruns of history wait alike."""
+    policy = lane.policy.of(run.action)
+    full = min(policy.backoff_ms * 2 ** min(max(run.attempt - 1, 0), 30), policy.backoff_max_ms)
+    spread = hashlib.sha256(f"{run.id}/{run.attempt}".encode()).digest()
+    return full // 2 + int.from_bytes(spread[:4]) % (full // 2 + 1)

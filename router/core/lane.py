@@ -1,0 +1,357 @@
+"""The lane: the live state of one partition, changed by `Lane.put` and by nothing else.
+
+Here live the records, the indexes and timers derived from them, and the outputs of the turn. No rule of the
+router is decided here, and loading a lane is putting its records: the same code, live and at load.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+from msgspec.structs import replace
+
+from keylane.router.core.policy import Policy
+from keylane.router.core.projections import conflict, dead_letter
+from keylane.router.core.records import Forward, Gone, Halted, Now, Output
+from keylane.router.core.timers import Timers
+from keylane.schemas import topics
+from keylane.schemas.base import Schema
+from keylane.schemas.events import AnyEvent
+from keylane.schemas.items import ItemRecord
+from keylane.schemas.state import (
+    LANE_KEY,
+    KeptCancellation,
+    LaneRecord,
+    Member,
+    RefusedRequest,
+    Resource,
+    Run,
+    StateRecord,
+    UnservedAction,
+    WorkerSession,
+    state_key,
+)
+
+TOKEN_MAX = 2**52
+"""A lane halts beyond: tokens must stay below 2^53, which JSON readers hold exactly (design section 4)."""
+
+K = TypeVar("K")
+Entry = tuple[int, str]
+"""(order, id): ordered lists of these keep every walk the same on any machine."""
+Group = tuple[str, tuple[str, ...]]
+"""(pool, actions): worker sessions that stand in for each other."""
+
+
+def _add(lists: dict[K, list[Any]], key: K, entry: Any) -> None:
+    insort(lists.setdefault(key, []), entry)
+
+
+def _remove(lists: dict[K, list[Any]], key: K, entry: Any) -> None:
+    entries = lists[key]
+    place = bisect_left(entries, entry)
+    assert entries[place] == entry
+    del entries[place]
+    if not entries:
+        del lists[key]
+
+
+def likeness(run: Run) -> tuple[str, str, str]:
+    """What equal requests have in common (design section 4, arrival rule 4)."""
+    return (run.resource, run.action, run.digest)
+
+
+class Lane:
+    """One partition's records with all that is derived from them. `place` maps an owning key to its partition."""
+
+    def __init__(self, partition: int, policy: Policy, place: Callable[[str], int]) -> None:
+        self.partition = partition
+        self.policy = policy
+        self.place = place
+        self.own = LaneRecord(positions={})
+        self.runs: dict[str, Run] = {}
+        self.members: dict[str, Member] = {}
+        self.refused: dict[str, RefusedRequest] = {}
+        self.kept: dict[str, KeptCancellation] = {}
+        self.unserved: dict[str, UnservedAction] = {}
+        self.sessions: dict[str, WorkerSession] = {}
+        self.resources: dict[str, Resource] = {}
+        # Derived, by owning key: who waits, in acceptance order; who holds; and, where nobody holds, the
+        # first ready run, which also stands in `heads` under its action.
+        self.queue: dict[str, list[Entry]] = {}
+        self.held: dict[str, str] = {}
+        self.head_of: dict[str, tuple[str, Entry]] = {}
+        self.heads: dict[str, list[Entry]] = {}
+        self.waiting_owners: dict[str, dict[str, int]] = {}
+        self.equal: dict[tuple[str, str, str], list[Entry]] = {}
+        self.held_by: dict[str, list[Entry]] = {}
+        self.members_of: dict[str, list[Entry]] = {}
+        self.deadlines_of: dict[str, list[Entry]] = {}
+        self.groups: dict[Group, list[tuple[int, int, str]]] = {}
+        self.serving: dict[tuple[str, str], list[Group]] = {}
+        self.refused_order: list[Entry] = []
+        # Timers that decide fire only after both inputs have been read up; the others only forget.
+        self.deciding = Timers()
+        self.outcomes = Timers()
+        self.idle = Timers()
+        # What the next dispatch looks at: owning keys with a new head, sessions that may have a free slot.
+        self.stirred: dict[str, None] = {}
+        self.freed: dict[str, None] = {}
+        self.changed: dict[bytes, StateRecord | None] = {}
+        self.outputs: list[Output] = []
+        self.forwards: list[Forward] = []
+
+    # -- the one way to change ----------------------------------------------------------------------------
+
+    def put(self, record: StateRecord | Gone) -> None:
+        """Replace the record under its key, or forget it, with everything that is derived from it."""
+        if isinstance(record, Gone):
+            key = record.key
+            kind, _, id = key.decode().partition("/")
+            new = None
+        else:
+            key = state_key(record)
+            kind, _, id = key.decode().partition("/")
+            new = record
+        _PUT[kind](self, id, new)
+        self.changed[key] = new
+
+    def _put_lane(self, _id: str, new: LaneRecord) -> None:
+        self.own = new
+
+    def _put_run(self, id: str, new: Run | None) -> None:
+        old = self.runs.pop(id, None)
+        if old is not None and new is not None and _stands(old) == _stands(new):
+            self.runs[id] = new
+        else:
+            if old is not None:
+                self._unplace(old)
+            if new is not None:
+                self.runs[id] = new
+                self._place(new)
+            for run in (old, new):
+                if run is not None:
+                    self._rehead(run.owner)
+        self._retime(id)
+
+    def _place(self, run: Run) -> None:
+        entry = (run.order, run.id)
+        if run.state == "Waiting":
+            _add(self.queue, run.owner, entry)
+            owners = self.waiting_owners.setdefault(run.action, {})
+            owners[run.owner] = owners.get(run.owner, 0) + 1
+        elif run.state == "Held":
+            assert run.owner not in self.held, "one live grant per owning key"
+            self.held[run.owner] = run.id
+            _add(self.held_by, run.session, entry)
+        if run.state != "Done" or run.status == "completed":
+            _add(self.equal, likeness(run), entry)
+
+    def _unplace(self, run: Run) -> None:
+        entry = (run.order, run.id)
+        if run.state == "Waiting":
+            _remove(self.queue, run.owner, entry)
+            owners = self.waiting_owners[run.action]
+            owners[run.owner] -= 1
+            if not owners[run.owner]:
+                del owners[run.owner]
+                if not owners:
+                    del self.waiting_owners[run.action]
+        elif run.state == "Held":
+            del self.held[run.owner]
+            _remove(self.held_by, run.session, entry)
+            self.freed[run.session] = None
+        if run.state != "Done" or run.status == "completed":
+            _remove(self.equal, likeness(run), entry)
+
+    def _rehead(self, owner: str) -> None:
+        """Find the owning key's first ready run again: none while it is held."""
+        head: tuple[str, Entry] | None = None
+        if owner not in self.held:
+            for entry in self.queue.get(owner, ()):
+                run = self.runs[entry[1]]
+                if run.ready_ms is None and not self._aside(run.action):
+                    head = (run.action, entry)
+                    break
+        old = self.head_of.get(owner)
+        if head == old:
+            return
+        if old is not None:
+            _remove(self.heads, *old)
+            del self.head_of[owner]
+        if head is not None:
+            _add(self.heads, *head)
+            self.head_of[owner] = head
+            self.stirred[owner] = None
+
+    def _aside(self, action: str) -> bool:
+        unserved = self.unserved.get(action)
+        return unserved is not None and unserved.aside
+
+    def _retime(self, id: str) -> None:
+        key = b"run/" + id.encode()
+        run = self.runs.get(id)
+        decides = forgets = None
+        if run is not None:
+            if run.state == "Done":
+                forgets = run.forget_ms
+            else:
+                deadlines = self.deadlines_of.get(id)
+                decides = due_ms(run, deadlines[0][0] if deadlines else None)
+        self.deciding.set(key, decides)
+        self.outcomes.set(key, forgets)
+
+    def _put_member(self, id: str, new: Member | None) -> None:
+        old = self.members.pop(id, None)
+        for member, change in ((old, _remove), (new, _add)):
+            if member is not None:
+                change(self.members_of, member.run, (member.order, id))
+                if member.deadline_ms is not None and member.left is None:
+                    change(self.deadlines_of, member.run, (member.deadline_ms, id))
+                    self._retime(member.run)
+        if new is not None:
+            self.members[id] = new
+
+    def _put_refused(self, id: str, new: RefusedRequest | None) -> None:
+        old = self.refused.pop(id, None)
+        if old is not None:
+            place = bisect_left(self.refused_order, (old.order, id))
+            del self.refused_order[place]
+        if new is not None:
+            self.refused[id] = new
+            insort(self.refused_order, (new.order, id))
+
+    def _put_kept(self, id: str, new: KeptCancellation | None) -> None:
+        self.kept.pop(id, None)
+        if new is not None:
+            self.kept[id] = new
+        self.idle.set(b"cancelled/" + id.encode(), new and new.forget_ms)
+
+    def _put_unserved(self, action: str, new: UnservedAction | None) -> None:
+        self.unserved.pop(action, None)
+        if new is not None:
+            self.unserved[action] = new
+        key = b"unserved/" + action.encode()
+        steps_aside = None if new is None or new.aside else new.since_ms + self.policy.unserved_after_ms
+        self.deciding.set(key, steps_aside)
+        self.idle.set(key, None if new is None else new.since_ms + self.policy.retention_ms)
+        for owner in sorted(self.waiting_owners.get(action, ())):
+            self._rehead(owner)
+
+    def _put_session(self, id: str, new: WorkerSession | None) -> None:
+        old = self.sessions.pop(id, None)
+        if old is not None and (new is None or _seat(old) != _seat(new)):
+            _remove(self.groups, (old.pool, old.actions), _seat(old))
+            if (old.pool, old.actions) not in self.groups:
+                for action in old.actions:
+                    _remove(self.serving, (old.pool, action), (old.pool, old.actions))
+        if new is not None:
+            self.sessions[id] = new
+            group = (new.pool, new.actions)
+            if group not in self.groups:
+                for action in new.actions:
+                    _add(self.serving, (new.pool, action), group)
+            if old is None or _seat(old) != _seat(new):
+                _add(self.groups, group, _seat(new))
+        self.deciding.set(b"session/" + id.encode(), new and new.lapses_ms)
+        for session in (old, new):
+            if session is not None and (session.pool, session.actions) in self.groups:
+                self.freed[self.groups[session.pool, session.actions][-1][2]] = None
+
+    def _put_resource(self, key: str, new: Resource | None) -> None:
+        self.resources.pop(key, None)
+        if new is not None:
+            self.resources[key] = new
+        self.idle.set(b"resource/" + key.encode(), new and new.forget_ms)
+
+    # -- what a turn writes -------------------------------------------------------------------------------
+
+    def emit(self, kind: type[AnyEvent], now: Now, traceparent: str | None = None, /, **fields: Any) -> int:
+        """Say one decision: the event, and whatever is projected from it. Returns its sequence number."""
+        seq = self.own.seq + 1
+        self.put(replace(self.own, seq=seq))
+        event = kind(seq=seq, clock_ms=now.clock_ms, time=now.time, **fields)
+        id = f"{self.partition}-{seq}"
+        key = fields.get("owner") or fields.get("resource") or ""
+        self.outputs.append(Output(topics.EVENTS, key, event, id, traceparent))
+        artifact = conflict(event, id)
+        if artifact is not None:
+            self.outputs.append(Output(topics.CONFLICTS, key, artifact, id, traceparent))
+        letter = dead_letter(event, self.partition)
+        if letter is not None:
+            self.outputs.append(Output(topics.DEADLETTERS, key, letter, id, traceparent))
+        return seq
+
+    def tell(self, session: WorkerSession, kind: type[ItemRecord], trace: str | None = None, /, **fields: Any) -> int:
+        """Write the session's next numbered item record. Returns its number."""
+        number = session.sent + 1
+        self.put(replace(session, sent=number))
+        record = kind(session=session.id, number=number, **fields)
+        key = fields.get("owner") or session.id
+        self.outputs.append(Output(topics.items(session.pool), key, record, f"{session.id}-{number}", trace))
+        return number
+
+    def say(self, pool: str, record: Schema, id: str) -> None:
+        """Write an item record outside the numbering: to a session that the lane does not have."""
+        self.outputs.append(Output(topics.items(pool), id, record, f"{id}-closed", None))
+
+    def mint(self) -> int:
+        """The next fencing token. Raises `Halted` when tokens run out."""
+        token = self.own.token + 1
+        if token > TOKEN_MAX:
+            raise Halted(
+                f"lane {self.partition}: the token counter is beyond 2^52; was a clock or floor set far ahead?"
+            )
+        self.put(replace(self.own, token=token))
+        return token
+
+    # -- what the rules ask -------------------------------------------------------------------------------
+
+    def live_members(self, run: Run) -> Iterator[Member]:
+        """The requesters that have not left, in the order in which they came."""
+        for _, id in self.members_of.get(run.id, ()):
+            member = self.members[id]
+            if member.left is None:
+                yield member
+
+    def current_sessions(self, pool: str, action: str) -> list[WorkerSession]:
+        """Of each group that handles the action, the one that gets new grants: highest generation, then latest."""
+        return [self.sessions[self.groups[group][-1][2]] for group in self.serving.get((pool, action), ())]
+
+    def free_slots(self, session: WorkerSession) -> int:
+        """How many more items the session takes."""
+        return session.slots - len(self.held_by.get(session.id, ()))
+
+    def is_served(self, action: str) -> bool:
+        """Whether some live session of the action's pool handles it."""
+        return (self.policy.of(action).pool, action) in self.serving
+
+
+def due_ms(run: Run, deadline_ms: int | None) -> int | None:
+    """When a run that is not done decides by itself. `deadline_ms`: the earliest of its requesters', while not held."""
+    if run.state == "Held":
+        return run.lease_until_ms
+    times = (run.ready_ms, run.expires_ms, deadline_ms)
+    return min((time for time in times if time is not None), default=None)
+
+
+def _stands(run: Run) -> tuple[object, ...]:
+    """What a run's place in the indexes depends on."""
+    return (run.state, run.session, run.status, run.ready_ms)
+
+
+def _seat(session: WorkerSession) -> tuple[int, int, str]:
+    return (session.generation, session.order, session.id)
+
+
+_PUT: dict[str, Callable[[Lane, str, Any], None]] = {
+    LANE_KEY.decode(): Lane._put_lane,
+    "run": Lane._put_run,
+    "member": Lane._put_member,
+    "refused": Lane._put_refused,
+    "cancelled": Lane._put_kept,
+    "unserved": Lane._put_unserved,
+    "session": Lane._put_session,
+    "resource": Lane._put_resource,
+}

@@ -1,0 +1,75 @@
+"""What a configuration can choose: the policy of each action, and the bounds of a lane. Plain values, no parsing.
+
+Times are lane time in milliseconds. Defaults are those of design section 4.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Struct
+
+OnConflict = Literal["queue", "reject", "supersede"]
+
+SECOND_MS = 1_000
+HOUR_MS = 3_600_000
+DAY_MS = 24 * HOUR_MS
+
+
+class ActionPolicy(Struct, frozen=True, kw_only=True):
+    """How requests for one action are treated."""
+
+    pool: str = "default"
+    lease_ms: int = 300 * SECOND_MS
+    attempts: int = 3
+    backoff_ms: int = SECOND_MS
+    """Before the second attempt; doubles with each further one."""
+    backoff_max_ms: int = 60 * SECOND_MS
+    coalesce_ms: int = SECOND_MS
+    """Since a run's acceptance: how long an equal request still joins it after it was granted."""
+    on_conflict: OnConflict = "queue"
+    on_conflict_with: dict[str, OnConflict] = {}
+    """By the other run's action; `on_conflict` for those not named."""
+    stop_holder: bool = False
+    """With `supersede`: the holder is asked to stop as well."""
+    queue_ms: int = DAY_MS
+    max_hold_ms: int = DAY_MS
+
+    def against(self, action: str) -> OnConflict:
+        """What happens when this action meets a run of `action`."""
+        return self.on_conflict_with.get(action, self.on_conflict)
+
+
+class Bounds(Struct, frozen=True, kw_only=True):
+    """What a lane holds at most. Overload is answered, never absorbed (design section 7, promise 12)."""
+
+    waiters_per_resource: int = 1_000
+    members_per_run: int = 256
+    run_bytes: int = 512 * 1024
+    """Payload, checkpoint and evidence together."""
+    runs: int = 1_000_000
+    crowded_runs: int = 500_000
+    """Above so many, outcomes are kept for `crowded_retention_ms` only."""
+    refusals: int = 100_000
+    kept_cancellations: int = 10_000
+    unserved_actions: int = 10_000
+    resources: int = 200_000
+    sessions: int = 1_000
+
+
+class Policy(Struct, frozen=True, kw_only=True):
+    """Everything that a router's configuration says about its lanes."""
+
+    defaults: ActionPolicy = ActionPolicy()
+    actions: dict[str, ActionPolicy] = {}
+    pools: tuple[str, ...] = ("default",)
+    bounds: Bounds = Bounds()
+    session_lapse_ms: int = 10 * SECOND_MS
+    unserved_after_ms: int = 30 * SECOND_MS
+    retention_ms: int = HOUR_MS
+    """How long an outcome is remembered after the end of its run."""
+    crowded_retention_ms: int = 120 * SECOND_MS
+
+    def of(self, action: str) -> ActionPolicy:
+        """The policy of `action`."""
+        return self.actions.get(action, self.defaults)

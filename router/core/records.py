@@ -1,0 +1,73 @@
+"""What goes into a step and what comes out of it, beside the records of `keylane.schemas`. Plain values only."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from keylane.schemas.base import Schema
+from keylane.schemas.codec import Undecodable
+from keylane.schemas.requests import Request
+from keylane.schemas.results import Result
+
+
+class Now(NamedTuple):
+    """The time, as an argument. `clock_ms` orders and decides; `time` (RFC 3339) is written down for people."""
+
+    clock_ms: int
+    time: str
+
+
+class Arrived(NamedTuple):
+    """One record read from an input, decoded, with its place and what its sender asked to have carried along."""
+
+    record: Request | Result | Undecodable
+    topic: str = ""
+    offset: int = 0
+    traceparent: str | None = None
+    key: str = ""
+    excerpt: str = ""
+    digest: str = ""
+    """Of the whole request and of its payload alone; computed once it has passed the first rule."""
+    payload_digest: str = ""
+
+
+class Due(NamedTuple):
+    """A run's timer has fired."""
+
+    run: str
+
+
+class WaitChecked(NamedTuple):
+    """The lane's own wait edge came back from `waits`, with the cycle that it closes, if any."""
+
+    request: str
+    cycle: tuple[str, ...] = ()
+
+
+class Gone(NamedTuple):
+    """Put in place of a record, it forgets the one under this key."""
+
+    key: bytes
+
+
+class Output(NamedTuple):
+    """A record to be published on the lane's own partition. `id` with the lane names it once and for all."""
+
+    topic: str
+    key: str
+    record: Schema
+    id: str
+    traceparent: str | None
+
+
+class Forward(NamedTuple):
+    """A command that came to the wrong partition: to be published plainly there before the turn commits."""
+
+    partition: int
+    key: str
+    record: Request
+    traceparent: str | None
+
+
+class Halted(Exception):
+    """The lane must not go on: an operator has to look. Never caught by poison isolation."""

@@ -1,0 +1,79 @@
+"""Arrival rule 1: size and shape of a command, and which of its wishes have no rule yet. Pure checks, no state."""
+
+from __future__ import annotations
+
+import hashlib
+
+import msgspec
+from msgspec import Raw
+from msgspec.structs import replace
+
+from keylane.schemas.base import NULL
+from keylane.schemas.keys import BadKey, canonical_key
+from keylane.schemas.refusals import Code
+from keylane.schemas.requests import Request, SessionEnded, WorkRequest
+
+NAME_CHARACTERS_MAX = 128
+ACTOR_CHARACTERS_MAX = 256
+DEADLINE_MS_MAX = 30 * 24 * 3_600_000
+LATER = ("idempotency_key", "expected_version", "coalesce_key", "requires")
+"""Fields whose rules this router does not have. Refused, since ignoring a condition is doing other work."""
+
+
+class Misshapen(Exception):
+    """Why a command is refused before anything is looked up."""
+
+    def __init__(self, code: Code, message: str) -> None:
+        super().__init__(message)
+        self.code: Code = code
+        self.message = message
+
+
+def checked(request: Request, run_bytes_max: int) -> Request:
+    """The command with its resource in canonical form. Raises `Misshapen`."""
+    _name("id", request.id)
+    if isinstance(request, SessionEnded):
+        return request
+    try:
+        resource = canonical_key(request.resource)
+    except BadKey as error:
+        raise Misshapen("BAD_KEY", f"resource: {error}") from None
+    if isinstance(request, WorkRequest):
+        _work(request, run_bytes_max)
+    return request if resource == request.resource else replace(request, resource=resource)
+
+
+def _work(request: WorkRequest, run_bytes_max: int) -> None:
+    _name("action", request.action)
+    if len(request.actor) > ACTOR_CHARACTERS_MAX:
+        raise Misshapen("BAD_RECORD", f"actor: longer than {ACTOR_CHARACTERS_MAX} characters")
+    if request.deadline_ms is not None and not 0 < request.deadline_ms <= DEADLINE_MS_MAX:
+        raise Misshapen("BAD_RECORD", f"deadline_ms: must be from 1 to {DEADLINE_MS_MAX}")
+    for field in LATER:
+        if getattr(request, field):
+            raise Misshapen("BAD_RECORD", f"{field}: this router has no rule for it yet; send the request without it")
+    if len(bytes(request.payload)) > run_bytes_max:
+        raise Misshapen("TOO_LARGE", f"payload: more than {run_bytes_max} bytes")
+
+
+def _name(field: str, text: str) -> None:
+    if not text or len(text) > NAME_CHARACTERS_MAX or not text.isprintable():
+        raise Misshapen("BAD_RECORD", f"{field}: must be 1 to {NAME_CHARACTERS_MAX} printable characters")
+
+
+def canonical_json(value: Raw) -> bytes:
+    """One spelling for equal JSON: sorted keys, no white space. Raises `Misshapen` where it nests too deeply."""
+    try:
+        return msgspec.json.encode(msgspec.json.decode(value), order="sorted")
+    except (RecursionError, msgspec.MsgspecError) as error:
+        raise Misshapen("BAD_RECORD", f"payload: {error}") from None
+
+
+def digests(request: Request) -> tuple[str, str]:
+    """SHA-256 of the whole command (without how it travelled) and of its payload, in canonical JSON."""
+    if not isinstance(request, WorkRequest):
+        return hashlib.sha256(msgspec.json.encode(request)).hexdigest(), ""
+    payload = canonical_json(request.payload) if request.payload is not NULL else b"null"
+    plain = replace(request, payload=NULL, seen=None, hops=0)
+    whole = hashlib.sha256(msgspec.json.encode(plain) + payload)
+    return whole.hexdigest(), hashlib.sha256(payload).hexdigest()

@@ -1,0 +1,233 @@
+"""The table, and the one function that applies an event to a lane. A reader goes from here to any rule in one jump.
+
+The table is total: each event of a run has a cell for each state of one, and what cannot happen asserts. Looking
+up the run is here too: it decides the column, so a report under a stale token meets `Unknown`, and is fenced once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from msgspec.structs import replace
+
+from keylane.router.core.arrival import arrive, attach, joinable, refuse, repeat, send_on, set_aside
+from keylane.router.core.dispatch import dispatch
+from keylane.router.core.endings import end, party_of
+from keylane.router.core.lane import Lane
+from keylane.router.core.records import Arrived, Due, Gone, Now, WaitChecked
+from keylane.router.core.sessions import SESSION_TABLE
+from keylane.router.core.shape import Misshapen, checked, digests
+from keylane.router.core.transitions import (
+    attempt_failed,
+    complete,
+    expire,
+    fence,
+    forget,
+    ignore,
+    impossible,
+    not_yet,
+    remember,
+    renew,
+    ripen,
+    too_late,
+    unknown,
+    withdraw,
+)
+from keylane.schemas.base import ErrorDetail
+from keylane.schemas.codec import Undecodable
+from keylane.schemas.requests import (
+    Cancellation,
+    Decision,
+    LockRequest,
+    Release,
+    Renewal,
+    Request,
+    ResourceChange,
+    SessionEnded,
+    WorkRequest,
+)
+from keylane.schemas.results import Completed, Failed, Progress, WorkerHeartbeat, WorkerJoined, WorkerLeft
+from keylane.schemas.state import Member, RefusedRequest, Run
+
+Cell = Callable[[Lane, Run | None, Arrived, Now], None]
+
+STATES = ("Unknown", "Waiting", "Parked", "Held", "Done")
+
+# fmt: off
+TABLE: dict[type, tuple[Cell, Cell, Cell, Cell, Cell]] = {
+    #                Unknown     Waiting     Parked      Held            Done
+    WorkRequest:    (arrive,     attach,     attach,     attach,         repeat),
+    LockRequest:    (not_yet,    not_yet,    not_yet,    not_yet,        not_yet),
+    Cancellation:   (remember,   withdraw,   withdraw,   withdraw,       too_late),
+    Decision:       (unknown,    too_late,   not_yet,    too_late,       too_late),
+    Progress:       (fence,      impossible, impossible, renew,          impossible),
+    Renewal:        (fence,      impossible, impossible, not_yet,        impossible),
+    Completed:      (fence,      impossible, impossible, complete,       impossible),
+    Release:        (fence,      impossible, impossible, not_yet,        impossible),
+    Failed:         (fence,      impossible, impossible, attempt_failed, impossible),
+    ResourceChange: (not_yet,    not_yet,    not_yet,    not_yet,        not_yet),
+    SessionEnded:   (not_yet,    not_yet,    not_yet,    not_yet,        not_yet),
+    WaitChecked:    (ignore,     impossible, ignore,     ignore,         ignore),
+    Due:            (impossible, ripen,      impossible, expire,         forget),
+}
+# fmt: on
+
+
+def step(lane: Lane, arrived: Arrived, now: Now) -> None:
+    """Apply one record that was read, then grant what has become free. What it writes is in the lane's outputs."""
+    record = arrived.record
+    match record:
+        case Undecodable():
+            _undecodable(lane, arrived, record, now)
+        case WorkerJoined() | WorkerHeartbeat() | WorkerLeft():
+            session = lane.sessions.get(record.session)
+            row = SESSION_TABLE[type(record).__name__]
+            row[session is not None](lane, session, arrived, now)
+        case Progress() | Completed() | Failed() | Renewal() | Release():
+            _meet(lane, _holder(lane, record), arrived, now)
+        case _:
+            _command(lane, arrived, record, now)
+    dispatch(lane, now)
+
+
+def step_due(lane: Lane, key: bytes, now: Now) -> None:
+    """Apply the timer under the state key `key`, then grant what has become free."""
+    kind, _, id = key.decode().partition("/")
+    arrived = Arrived(record=Due(id))  # type: ignore[arg-type]  # a timer is an event of the table, not of a topic
+    match kind:
+        case "run":
+            _meet(lane, lane.runs.get(id), arrived, now)
+        case "session":
+            session = lane.sessions.get(id)
+            SESSION_TABLE["Due"][session is not None](lane, session, arrived, now)
+        case "unserved":
+            _unserved_due(lane, id, now)
+        case _:
+            lane.put(Gone(key))
+    dispatch(lane, now)
+
+
+def _meet(lane: Lane, run: Run | None, arrived: Arrived, now: Now) -> None:
+    column = 0 if run is None else STATES.index(run.state)
+    TABLE[type(arrived.record)][column](lane, run, arrived, now)
+
+
+def _holder(lane: Lane, report: Progress | Completed | Failed | Renewal | Release) -> Run | None:
+    """The run that the report is about, if its token is the live one; and no lock is held yet."""
+    run = lane.runs.get(report.run)
+    if run is None or run.state != "Held" or run.token != report.token or isinstance(report, Renewal | Release):
+        return None
+    return run
+
+
+def _command(lane: Lane, arrived: Arrived, request: Request, now: Now) -> None:
+    """Rules 1 and 2, the right partition, and the run whose row of the table applies."""
+    try:
+        request = checked(request, lane.policy.bounds.run_bytes)
+        digest, payload_digest = digests(request)
+    except Misshapen as wrong:
+        _misshapen(lane, arrived, request.id, wrong, now)
+        return
+    arrived = arrived._replace(record=request, digest=digest, payload_digest=payload_digest)
+    if not isinstance(request, SessionEnded):
+        partition = lane.place(request.resource)
+        if partition != lane.partition:
+            send_on(lane, arrived, request, request.resource, partition, now)
+            return
+    if isinstance(request, WorkRequest):
+        _work(lane, arrived, request, now)
+        return
+    about = request.request if isinstance(request, Cancellation | Decision) else ""
+    member = lane.members.get(about)
+    _meet(lane, None if member is None else lane.runs[member.run], arrived, now)
+
+
+def _work(lane: Lane, arrived: Arrived, request: WorkRequest, now: Now) -> None:
+    if request.seen is not None and request.seen > lane.own.seq:
+        # Not a halt, though design section 4 asks for one: any agent could then stop any lane for good
+        # (docs/decisions/0003).
+        reason = f"you have seen event {request.seen} of this partition, which is at {lane.own.seq}: was it restored?"
+        refuse(lane, arrived, now, "INTERNAL", reason)
+        return
+    seen: Member | RefusedRequest | None = lane.members.get(request.id) or lane.refused.get(request.id)
+    if seen is not None and seen.digest != arrived.digest:
+        first = lane.runs.get(seen.run) if isinstance(seen, Member) else None
+        reason = f"id {request.id!r} was used before with other content"
+        set_aside(lane, arrived, now, "ID_REUSED", reason, () if first is None else (party_of(first),))
+        return
+    if isinstance(seen, RefusedRequest):
+        refuse(lane, arrived, now, seen.code, "the same request was refused before", repeat=True)
+        return
+    run = lane.runs[seen.run] if seen is not None else joinable(lane, request, arrived.payload_digest, now)
+    _meet(lane, run, arrived, now)
+
+
+def _undecodable(lane: Lane, arrived: Arrived, record: Undecodable, now: Now) -> None:
+    """Bytes that are no record: a dead letter, and an answer where the sender can be told."""
+    set_aside(lane, arrived, now, "BAD_RECORD", record.reason)
+    if record.id is not None and record.id not in lane.members:
+        refuse(lane, arrived, now, "BAD_RECORD", record.reason)
+
+
+def _misshapen(lane: Lane, arrived: Arrived, id: str, wrong: Misshapen, now: Now) -> None:
+    """Refused under its id, unless that id is another request's, which must not take this for its own end."""
+    if id in lane.members:
+        set_aside(lane, arrived, now, "ID_REUSED", f"id {id!r} was used before; and {wrong.message}")
+    else:
+        refuse(lane, arrived, now, wrong.code, wrong.message)
+
+
+def quarantine(lane: Lane, arrived: Arrived, now: Now, reason: str) -> None:
+    """The record at which a turn failed: a dead letter, and an answer where the sender can be told."""
+    set_aside(lane, arrived, now, "INTERNAL", reason)
+    id = getattr(arrived.record, "id", None)
+    if id is not None and id not in lane.members:
+        refuse(lane, arrived, now, "INTERNAL", "the router could not process it; see the dead letter")
+    dispatch(lane, now)
+
+
+def quarantine_due(lane: Lane, key: bytes, now: Now, reason: str) -> None:
+    """The timer at which a turn failed: its run ends, INTERNAL; any other record under a timer is forgotten."""
+    kind, _, id = key.decode().partition("/")
+    if kind == "run":
+        end(lane, lane.runs[id], now, "failed", error=ErrorDetail(code="INTERNAL", message=reason))
+    else:
+        lane.put(Gone(key))
+    dispatch(lane, now)
+
+
+def _unserved_due(lane: Lane, action: str, now: Now) -> None:
+    unserved = lane.unserved[action]
+    if not unserved.aside:
+        lane.put(replace(unserved, aside=True))
+    elif action in lane.waiting_owners:
+        lane.put(replace(unserved, since_ms=now.clock_ms))
+    else:
+        lane.put(Gone(b"unserved/" + action.encode()))
+
+
+def fire(lane: Lane, now: Now, until_ms: int) -> int:
+    """Fire the timers that decide and fell due by `until_ms`, up to which both inputs have been applied."""
+    fired = 0
+    while (due_ms := lane.deciding.next_ms()) is not None and due_ms <= until_ms:
+        step_due(lane, lane.deciding.first(), now)
+        fired += 1
+    return fired
+
+
+def forget_due(lane: Lane, now: Now, at_most: int) -> None:
+    """Forget what is past its retention, and, over the bounds, what was idle longest; `at_most` records a call."""
+    policy = lane.policy
+    for _ in range(at_most):
+        early_ms = 0
+        if len(lane.outcomes) > policy.bounds.crowded_runs:
+            early_ms = policy.retention_ms - policy.crowded_retention_ms
+        due_ms = lane.outcomes.next_ms()
+        if due_ms is not None and due_ms - early_ms <= now.clock_ms:
+            step_due(lane, lane.outcomes.first(), now)
+            continue
+        due_ms = lane.idle.next_ms()
+        crowded = len(lane.resources) > policy.bounds.resources
+        if due_ms is None or (due_ms > now.clock_ms and not crowded):
+            return
+        step_due(lane, lane.idle.first(), now)

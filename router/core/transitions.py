@@ -1,0 +1,220 @@
+"""The cells of the table beyond arrival: what a run does on a report, a cancellation or a timer. They never grant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from msgspec.structs import replace
+
+from keylane.router.core.arrival import ask_to_stop, refuse
+from keylane.router.core.endings import end, fail, lose, parties_of, party_of
+from keylane.router.core.lane import Lane
+from keylane.router.core.records import Arrived, Gone, Now
+from keylane.schemas.base import ErrorDetail
+from keylane.schemas.events import CancellationKept, Fenced, Party, Progressed, Withdrawn
+from keylane.schemas.items import Checkpoint, Notice
+from keylane.schemas.requests import Cancellation
+from keylane.schemas.results import Completed, Failed, Progress
+from keylane.schemas.state import KeptCancellation, Member, Run
+
+ERROR_CHARACTERS_MAX = 2_048
+"""What is kept of a handler's error message: agent-written text, for people."""
+BLOCKED_CHARACTERS_MAX = 512
+
+
+def impossible(lane: Lane, run: Run | None, arrived: Arrived, now: Now) -> None:
+    """A cell that no history reaches."""
+    raise AssertionError(f"{arrived.record!r} cannot meet {run!r}")
+
+
+def ignore(lane: Lane, run: Run | None, arrived: Arrived, now: Now) -> None:
+    """A cell in which nothing is to be done."""
+
+
+def not_yet(lane: Lane, run: Run | None, arrived: Arrived, now: Now) -> None:
+    """A cell whose rule this router does not have: said, never passed over."""
+    name = type(arrived.record).__name__
+    refuse(lane, arrived, now, "BAD_RECORD", f"{name}: this router has no rule for it yet")
+
+
+# -- cancellation ---------------------------------------------------------------------------------------------
+
+
+def remember(lane: Lane, run: Run | None, arrived: Arrived, now: Now) -> None:
+    """Unknown: it may have overtaken its request."""
+    cancellation = arrived.record
+    assert isinstance(cancellation, Cancellation)
+    seq = lane.emit(
+        CancellationKept,
+        now,
+        arrived.traceparent,
+        request=cancellation.request,
+        cancellation=cancellation.id,
+        resource=cancellation.resource,
+    )
+    kept = KeptCancellation(
+        request=cancellation.request,
+        by=cancellation.actor,
+        order=seq,
+        forget_ms=now.clock_ms + lane.policy.retention_ms,
+    )
+    lane.put(kept)
+    if len(lane.kept) > lane.policy.bounds.kept_cancellations:
+        oldest = min(lane.kept.values(), key=lambda each: each.order)
+        lane.put(Gone(b"cancelled/" + oldest.request.encode()))
+
+
+def withdraw(lane: Lane, run: Run | None, arrived: Arrived, now: Now) -> None:
+    """Waiting, Parked, Held: one requester leaves; the run ends, or its holder is asked to stop, when none is left."""
+    cancellation = arrived.record
+    assert run is not None and isinstance(cancellation, Cancellation)
+    member = lane.members[cancellation.request]
+    if member.left is not None or run.stop is not None:
+        too_late(lane, run, arrived, now)
+    elif sum(1 for _ in lane.live_members(run)) > 1:
+        _leave(lane, run, member, now, cancellation.actor)
+    elif run.state == "Held":
+        ask_to_stop(lane, run, now, "cancelled", cancellation.actor)
+    else:
+        end(lane, run, now, "cancelled")
+
+
+def _leave(lane: Lane, run: Run, member: Member, now: Now, by: str) -> None:
+    lane.put(replace(member, left="cancelled"))
+    about = {"request": member.id, "run": run.id, "resource": run.resource, "action": run.action}
+    lane.emit(Withdrawn, now, member.traceparent, **about, status="cancelled", by=by)
+
+
+def too_late(lane: Lane, run: Run | None, arrived: Arrived, now: Now) -> None:
+    """The run, or this requester's part in it, is over."""
+    refuse(lane, arrived, now, "TOO_LATE", "it has ended, or was asked to stop, already")
+
+
+def unknown(lane: Lane, run: Run | None, arrived: Arrived, now: Now) -> None:
+    """A command about a request that this lane does not know."""
+    refuse(lane, arrived, now, "NOT_FOUND", "no such request is remembered for this resource")
+
+
+# -- reports --------------------------------------------------------------------------------------------------
+
+
+def fence(lane: Lane, run: Run | None, arrived: Arrived, now: Now) -> None:
+    """A report under a token that is not live changes nothing, and is on the record."""
+    report = arrived.record
+    real = lane.runs.get(report.run)  # type: ignore[union-attr]  # every report names a run
+    session = getattr(report, "session", "")
+    late = Party(request=report.run, session=session, token=report.token)  # type: ignore[union-attr]
+    lane.emit(
+        Fenced,
+        now,
+        arrived.traceparent,
+        run=report.run,  # type: ignore[union-attr]
+        resource=report.resource,  # type: ignore[union-attr]
+        report=type(report).__name__,
+        token=report.token,  # type: ignore[union-attr]
+        session=session,
+        live_token=real.token if real is not None and real.state == "Held" else None,
+        status="Unknown" if real is None else real.state,
+        parties=(late,) if real is None else (late, party_of(real)),
+    )
+    reporter = lane.sessions.get(session)
+    if reporter is not None and not isinstance(report, Completed | Failed):
+        lane.tell(reporter, Notice, kind="lost", run=report.run, token=report.token, reason="fenced")  # type: ignore[union-attr]
+
+
+def renew(lane: Lane, run: Run | None, arrived: Arrived, now: Now) -> None:
+    """Held: the lease runs anew from now, unless the holder says that it is blocked."""
+    report = arrived.record
+    assert run is not None and isinstance(report, Progress)
+    data = Checkpoint(
+        data=report.checkpoint.copy(), evidence=report.evidence.copy(), open_questions=report.open_questions
+    )
+    saved = report.checkpoint != Progress.__struct_defaults__[0] or data != Checkpoint()
+    size = sum(len(bytes(part)) for part in (run.payload, report.checkpoint, report.evidence))
+    size += sum(len(question) for question in report.open_questions)
+    if saved and size > lane.policy.bounds.run_bytes:
+        refuse(lane, arrived, now, "TOO_LARGE", f"payload, checkpoint and evidence: {size} bytes")
+        return
+    blocked = report.blocked[:BLOCKED_CHARACTERS_MAX] if report.blocked else None
+    assert run.hold_until_ms is not None
+    lease_until_ms = run.lease_until_ms if blocked else min(now.clock_ms + run.lease_ms, run.hold_until_ms)
+    checkpoint = data if saved else run.checkpoint
+    lane.put(replace(run, lease_until_ms=lease_until_ms, checkpoint=checkpoint, blocked=blocked))
+    lane.emit(
+        Progressed,
+        now,
+        arrived.traceparent or run.traceparent,
+        run=run.id,
+        resource=run.resource,
+        action=run.action,
+        token=run.token,
+        checkpoint=saved,
+        blocked=blocked,
+    )
+
+
+def complete(lane: Lane, run: Run | None, arrived: Arrived, now: Now) -> None:
+    """Held: done, for everyone who was merged into it."""
+    report = arrived.record
+    assert run is not None and isinstance(report, Completed)
+    parties = (party_of(run),) if report.observed_version not in (None, report.version) else ()
+    end(
+        lane,
+        run,
+        now,
+        "completed",
+        result=report.result.copy(),
+        version=report.version,
+        observed_version=report.observed_version,
+        parties=parties,
+    )
+
+
+def attempt_failed(lane: Lane, run: Run | None, arrived: Arrived, now: Now) -> None:
+    """Held: this attempt did not succeed."""
+    report = arrived.record
+    assert run is not None and isinstance(report, Failed)
+    error = ErrorDetail(code=report.error.code[:128], message=report.error.message[:ERROR_CHARACTERS_MAX])
+    fail(lane, run, now, error, final=report.final, retry_after_ms=report.retry_after_ms)
+
+
+# -- timers ---------------------------------------------------------------------------------------------------
+
+
+def ripen(lane: Lane, run: Run | None, arrived: Arrived, now: Now) -> None:
+    """Waiting: requesters whose deadline has passed leave; its wait is over; or its backoff is."""
+    assert run is not None
+    for member in _overdue(lane, run, now):
+        if sum(1 for _ in lane.live_members(run)) == 1:
+            error = ErrorDetail(code="EXPIRED", message="its deadline passed before it was granted")
+            end(lane, run, now, "expired", error=error, parties=parties_of(lane, run))
+            return
+        lane.put(replace(member, left="expired"))
+        about = {"request": member.id, "run": run.id, "resource": run.resource, "action": run.action}
+        side = replace(party_of(run), request=member.id, actor=member.actor, at_ms=member.accepted_ms)
+        lane.emit(Withdrawn, now, member.traceparent, **about, status="expired", parties=(side,))
+    if run.expires_ms is not None and run.expires_ms <= now.clock_ms:
+        why = "no_worker: no worker handles the action" if run.action in lane.unserved else "its turn did not come"
+        error = ErrorDetail(code="EXPIRED", message=why)
+        end(lane, run, now, "expired", error=error, parties=parties_of(lane, run))
+    elif run.ready_ms is not None and run.ready_ms <= now.clock_ms:
+        lane.put(replace(run, ready_ms=None))
+
+
+def _overdue(lane: Lane, run: Run, now: Now) -> Iterator[Member]:
+    due = [id for deadline_ms, id in lane.deadlines_of.get(run.id, ()) if deadline_ms <= now.clock_ms]
+    return (lane.members[id] for id in due)
+
+
+def expire(lane: Lane, run: Run | None, arrived: Arrived, now: Now) -> None:
+    """Held: its lease is over, and everything acknowledged before has been applied."""
+    assert run is not None
+    lose(lane, run, now, "lease_expired")
+
+
+def forget(lane: Lane, run: Run | None, arrived: Arrived, now: Now) -> None:
+    """Done: the retention has ended; tombstones for the outcome and its requests."""
+    assert run is not None
+    for _, id in list(lane.members_of.get(run.id, ())):
+        lane.put(Gone(b"member/" + id.encode()))
+    lane.put(Gone(b"run/" + run.id.encode()))

@@ -1,0 +1,138 @@
+"""One lane under supervision: claim, load, take turns; and after anything goes wrong, drop all and load again.
+
+Crash-only: there is one way to recover and no rollback. What may not happen here is a decision about work.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+import anyio
+
+from keylane.journal.errors import JournalError, LaneLost, PositionLost
+from keylane.journal.port import Journal, LaneSession, Membership
+from keylane.router.clock import LaneClock
+from keylane.router.core.lane import Lane
+from keylane.router.core.policy import Policy
+from keylane.router.core.records import Halted
+from keylane.router.turn import INPUTS, Culprit, LaneTurns, load
+from keylane.schemas import topics
+
+log = logging.getLogger("keylane.router")
+
+PAUSE_S_MIN = 0.05
+PAUSE_S_MAX = 5.0
+CONFIRM_POLL_S = 0.05
+CLOSE_S = 5.0
+
+
+class LaneTask:
+    """Runs one lane until it is stopped. `stop` may be called at any time; `run` then returns soon."""
+
+    def __init__(
+        self,
+        partition: int,
+        journal: Journal,
+        membership: Membership,
+        policy: Policy,
+        place: Callable[[str], int],
+        token_floor: int,
+        loaded: Callable[[int], None],
+    ) -> None:
+        self.partition = partition
+        self.finished = anyio.Event()
+        self._journal = journal
+        self._membership = membership
+        self._policy = policy
+        self._place = place
+        self._token_floor = token_floor
+        self._loaded = loaded
+        self._stopping = False
+        self._waiting: anyio.CancelScope | None = None
+        self._culprits: dict[tuple[str, int] | bytes, str] = {}
+        self._careful = False
+
+    def stop(self) -> None:
+        """Ask it to end after the turn that it is in: a turn is short, and its outputs are not lost."""
+        self._stopping = True
+        if self._waiting is not None:
+            self._waiting.cancel()
+
+    async def run(self) -> None:
+        """Until stopped, or halted by what an operator has to look at."""
+        pause_s = PAUSE_S_MIN
+        try:
+            while not self._stopping:
+                started_s = time.monotonic()
+                pause_s = PAUSE_S_MIN if await self._live() else min(pause_s * 2, PAUSE_S_MAX)
+                if time.monotonic() - started_s > PAUSE_S_MAX:
+                    pause_s = PAUSE_S_MIN
+                await self._wait(pause_s)
+        except (Halted, PositionLost) as error:
+            log.critical("lane %d halted: %s", self.partition, error)
+        finally:
+            self.finished.set()
+
+    async def _live(self) -> bool:
+        """One life of the lane. Whether the next may follow at once."""
+        session: LaneSession | None = None
+        try:
+            session = await self._journal.claim(self.partition, INPUTS, topics.STATE)
+            await self._take_turns(session)
+        except Culprit as culprit:
+            self._blame(culprit)
+            return True
+        except LaneLost as error:
+            log.warning("lane %d lost: %s", self.partition, error)
+            await self._confirm()
+        except PositionLost:
+            raise
+        except JournalError as error:
+            log.warning("lane %d: journal unavailable: %s", self.partition, error)
+            return False
+        finally:
+            if session is not None:
+                with anyio.move_on_after(CLOSE_S, shield=True):
+                    await session.close()
+        return True
+
+    async def _take_turns(self, session: LaneSession) -> None:
+        lane = Lane(self.partition, self._policy, self._place)
+        load(lane, await session.load(), self._token_floor)
+        positions = await session.seek(lane.own.positions)
+        log.info("lane %d loaded: %d runs, %d sessions", self.partition, len(lane.runs), len(lane.sessions))
+        clock = LaneClock(lane.own.clock_ms)
+        turns = LaneTurns(lane, session, clock, positions, self._culprits, self._careful)
+        self._loaded(self.partition)
+        while not self._stopping:
+            # A stop interrupts a turn only where it waits for input: not in a commit, whose outcome would be unknown.
+            with anyio.CancelScope() as self._waiting:
+                await turns.read()
+            self._waiting = None
+            if self._stopping:
+                return
+            await turns.turn()
+            if self._careful and turns.is_clear():
+                self._careful = False
+                turns.careful = False
+
+    def _blame(self, culprit: Culprit) -> None:
+        """A turn failed. First replay it one step at a time; a step that fails alone is set aside from then on."""
+        log.error("lane %d: a turn failed at %s: %s", self.partition, culprit.what, culprit.reason, exc_info=culprit)
+        if self._careful and culprit.what is not None:
+            self._culprits[culprit.what] = culprit.reason
+        self._careful = True
+
+    async def _confirm(self) -> None:
+        """After being fenced, claim again only when the group still counts this router in (kafka-facts)."""
+        fenced_s = time.monotonic()
+        while not self._stopping and not self._membership.confirmed_since(fenced_s):
+            await self._wait(CONFIRM_POLL_S)
+
+    async def _wait(self, seconds: float) -> None:
+        if not self._stopping:
+            with anyio.CancelScope() as self._waiting:
+                await anyio.sleep(seconds)
+            self._waiting = None

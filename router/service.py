@@ -1,0 +1,117 @@
+"""The router process: a member of the routers' group, with one task for each lane that the group gave it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import partial
+
+import anyio
+from anyio.abc import TaskGroup
+
+from keylane.journal.partitioner import partition_of
+from keylane.journal.port import Assignment, Journal, Membership
+from keylane.router.config import Config
+from keylane.router.lane_task import LaneTask
+from keylane.router.setup import prepare
+from keylane.schemas import topics
+from keylane.schemas.metadata import Metadata
+
+log = logging.getLogger("keylane.router")
+
+GROUP = "routers"
+MEMBERSHIP_POLL_S = 0.5
+STOP_S = 10.0
+
+
+async def serve(journal: Journal, config: Config, *, ready: Callable[[], None]) -> None:
+    """Run a router until cancelled; then finish the turns under way, leave the group and return.
+
+    `ready` is called once, when the first assignment has been taken up: every lane of it is loaded. Raises
+    `BadConfig` where this router differs from what is pinned, `journal.JournalError` where it cannot begin.
+    """
+    metadata = await prepare(journal, config)
+    membership = await journal.join(GROUP, topics.REQUESTS)
+    router = Router(journal, membership, config, metadata, ready)
+    try:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(router.run)
+            try:
+                await anyio.sleep_forever()
+            finally:
+                router.stop()
+    finally:
+        with anyio.move_on_after(STOP_S, shield=True):
+            await membership.leave()
+
+
+class Router:
+    """Holds lane tasks against the group's assignments. A partition that was lost is let go before any is taken."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        membership: Membership,
+        config: Config,
+        metadata: Metadata,
+        ready: Callable[[], None],
+    ) -> None:
+        self._journal = journal
+        self._membership = membership
+        self._config = config
+        self._metadata = metadata
+        self._ready: Callable[[], None] | None = ready
+        self._lanes: dict[int, LaneTask] = {}
+        self._loading: set[int] = set()
+        self._stopping = anyio.Event()
+
+    def stop(self) -> None:
+        """End after the turns under way."""
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Follow the group until stopped. Not cancelled from outside: a commit under way is finished."""
+        with anyio.CancelScope(shield=True):
+            async with anyio.create_task_group() as tasks:
+                while not self._stopping.is_set():
+                    assignment = await self._membership.changed(MEMBERSHIP_POLL_S)
+                    if assignment is not None:
+                        await self._take_up(assignment, tasks)
+                await self._let_go(set(self._lanes))
+
+    async def _take_up(self, assignment: Assignment, tasks: TaskGroup) -> None:
+        log.info("generation %d: partitions %s", assignment.generation, sorted(assignment.partitions))
+        await self._let_go(set(self._lanes) - assignment.partitions)
+        gained = sorted(assignment.partitions - set(self._lanes))
+        self._loading = set(gained)
+        for partition in gained:
+            lane = LaneTask(
+                partition,
+                self._journal,
+                self._membership,
+                self._config.policy,
+                partial(_place, self._metadata.partitions),
+                self._metadata.token_floor,
+                self._loaded,
+            )
+            self._lanes[partition] = lane
+            tasks.start_soon(lane.run, name=f"lane {partition}")
+
+    async def _let_go(self, partitions: set[int]) -> None:
+        for partition in partitions:
+            self._lanes[partition].stop()
+        with anyio.move_on_after(STOP_S):
+            for partition in partitions:
+                await self._lanes[partition].finished.wait()
+        for partition in partitions:
+            del self._lanes[partition]
+
+    def _loaded(self, partition: int) -> None:
+        self._loading.discard(partition)
+        if not self._loading and self._ready is not None:
+            self._ready()
+            self._ready = None
+
+
+def _place(partitions: int, owner: str) -> int:
+    return partition_of(owner.encode(), partitions)

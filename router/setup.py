@@ -1,0 +1,84 @@
+"""What a router needs before its first lane: the topics, and the pinned metadata that everybody must share."""
+
+from __future__ import annotations
+
+from keylane.journal.port import Journal, Place, Record, TopicSpec
+from keylane.router.config import BadConfig, Config
+from keylane.schemas import topics
+from keylane.schemas.codec import Undecodable, decode_metadata, encode
+from keylane.schemas.metadata import METADATA_KEY, Metadata
+
+DAY_MS = 86_400_000
+INPUT_RETENTION_MS = 7 * DAY_MS
+OUTPUT_RETENTION_MS = 7 * DAY_MS
+RECORD_MARGIN_BYTES = 4_096
+"""What headers and framing add to a value."""
+
+
+def topic_specs(partitions: int, pools: tuple[str, ...]) -> list[TopicSpec]:
+    """Every topic as it should be (design section 3)."""
+    outputs = [topics.EVENTS, topics.CONFLICTS, topics.DEADLETTERS, *(topics.items(pool) for pool in pools)]
+    input_bytes = topics.REQUEST_BYTES_MAX + RECORD_MARGIN_BYTES
+    return [
+        *(
+            TopicSpec(name, partitions, retention_ms=INPUT_RETENTION_MS, max_record_bytes=input_bytes)
+            for name in (topics.REQUESTS, topics.RESULTS)
+        ),
+        *(
+            TopicSpec(name, partitions, retention_ms=OUTPUT_RETENTION_MS, max_record_bytes=topics.OUTPUT_BYTES_MAX)
+            for name in outputs
+        ),
+        TopicSpec(topics.STATE, partitions, compacted=True, max_record_bytes=topics.OUTPUT_BYTES_MAX),
+        TopicSpec(topics.WAITS, 1, compacted=True),
+        TopicSpec(topics.METADATA, 1, compacted=True),
+    ]
+
+
+async def prepare(journal: Journal, config: Config) -> Metadata:
+    """Create what is missing and pin the metadata, or hold it against what is pinned.
+
+    Raises `BadConfig` where this router would order differently from what is pinned, `journal.TopicMismatch`.
+    """
+    # The pinned metadata comes first: a router that differs must not create a topic either.
+    await journal.create_topics([TopicSpec(topics.METADATA, 1, compacted=True)])
+    pinned = await read_metadata(journal)
+    if pinned is not None:
+        _check(pinned, config)
+    await journal.create_topics(topic_specs(config.partitions, config.policy.pools))
+    if pinned is None:
+        await journal.append([Record(topics.METADATA, 0, METADATA_KEY, encode(Metadata(partitions=config.partitions)))])
+        # Two routers may have pinned at once: the last record holds for both.
+        pinned = await read_metadata(journal)
+        assert pinned is not None
+        _check(pinned, config)
+    return pinned
+
+
+def _check(pinned: Metadata, config: Config) -> None:
+    wanted = Metadata(partitions=config.partitions, token_floor=pinned.token_floor)
+    if pinned != wanted:
+        raise BadConfig(
+            f"this journal is pinned to {pinned.partitions} partitions, hash {pinned.hash}, "
+            f"{len(pinned.scopes)} scope rules{', changing' if pinned.changing else ''}; this router has "
+            f"{wanted.partitions}, {wanted.hash} and {len(wanted.scopes)}: set the same or use another journal"
+        )
+
+
+async def read_metadata(journal: Journal) -> Metadata | None:
+    """What is pinned; None where nothing is. Raises `BadConfig` where it cannot be read."""
+    place = Place(topics.METADATA, 0)
+    end = (await journal.end_positions([place]))[place]
+    reader = await journal.reader({place: None})
+    newest: Metadata | None = None
+    try:
+        while reader.positions()[place] < end:
+            for stored in await reader.poll(1_000, 1.0):
+                if stored.key != METADATA_KEY:
+                    continue
+                found = decode_metadata(stored.value)
+                if isinstance(found, Undecodable):
+                    raise BadConfig(f"the metadata at offset {stored.offset} cannot be read: {found.reason}")
+                newest = found
+    finally:
+        await reader.close()
+    return newest

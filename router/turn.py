@@ -1,0 +1,237 @@
+"""The turn: poll, step, fire, commit. The path of a request through the router is `LaneTurns.turn`, read downwards.
+
+Here inputs are decoded and outputs encoded; what is decided is the core's. An error of a turn that is not the
+journal's names its culprit, and `lane_task` does the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from msgspec.structs import replace
+
+from keylane.journal.errors import JournalError, TooLarge
+from keylane.journal.port import Headers, LaneSession, Record, Stored
+from keylane.router.clock import LaneClock, wall_us
+from keylane.router.core.lane import Lane
+from keylane.router.core.records import Arrived, Forward, Halted, Output
+from keylane.router.core.step import forget_due, quarantine, quarantine_due, step, step_due
+from keylane.schemas import topics
+from keylane.schemas.codec import (
+    Undecodable,
+    decode_request,
+    decode_result,
+    decode_state,
+    encode,
+    excerpt,
+    headers,
+    traceparent_of,
+)
+
+INPUTS = (topics.RESULTS, topics.REQUESTS)
+"""In the order in which a turn applies them: a renewal before what competes with it (why.md)."""
+TURN_RECORDS_MAX = 1_000
+TURN_BYTES_MAX = 4 * 1024 * 1024
+"""Of input values: outputs are a small multiple of it."""
+FORGET_MAX = 2_000
+CLOCK_COMMIT_MS = 5_000
+"""While a deadline lives, the lane clock is committed at least this often (design section 4)."""
+IDLE_POLL_S = 1.0
+KEY_CHARACTERS_MAX = 512
+REASON_CHARACTERS_MAX = 256
+
+
+class Culprit(Exception):
+    """A turn failed at `what`: an input's (topic, offset), or a timer's state key. None: it is not known which."""
+
+    def __init__(self, what: tuple[str, int] | bytes | None, reason: str) -> None:
+        super().__init__(reason)
+        self.what = what
+        self.reason = reason
+
+
+class Target(NamedTuple):
+    """How far both inputs must be applied before timers that were due by `asked_ms` may fire."""
+
+    asked_ms: int
+    positions: Mapping[str, int]
+
+
+def load(lane: Lane, stored: list[Stored], token_floor: int) -> None:
+    """Put every record of the state topic, then take over: a new claim number, tokens above any earlier one."""
+    for each in stored:
+        record = decode_state(each.value)
+        if isinstance(record, Undecodable):
+            raise Halted(f"lane {lane.partition}: state at offset {each.offset} cannot be read: {record.reason}")
+        lane.put(record)
+    lane.changed.clear()
+    lane.stirred.clear()
+    lane.freed.clear()
+    token = max(lane.own.token, token_floor, wall_us())
+    lane.put(replace(lane.own, claim=lane.own.claim + 1, token=token))
+
+
+def decode(stored: Stored) -> Arrived:
+    """Total: bad bytes decode to `Undecodable`."""
+    record = (decode_result if stored.topic == topics.RESULTS else decode_request)(stored.value)
+    bad = isinstance(record, Undecodable)
+    return Arrived(
+        record=record,
+        topic=stored.topic,
+        offset=stored.offset,
+        traceparent=traceparent_of(stored.headers),
+        key=(stored.key or b"").decode("utf-8", "replace")[:KEY_CHARACTERS_MAX] if bad else "",
+        excerpt=excerpt(stored.value) if bad else "",
+    )
+
+
+class LaneTurns:
+    """One lane, its session and its clock. `careful`: one record or timer a turn, so that a culprit is known."""
+
+    def __init__(
+        self,
+        lane: Lane,
+        session: LaneSession,
+        clock: LaneClock,
+        positions: dict[str, int],
+        culprits: Mapping[tuple[str, int] | bytes, str],
+        careful: bool,
+    ) -> None:
+        self.lane = lane
+        self.careful = careful
+        self._session = session
+        self._clock = clock
+        self._culprits = culprits
+        self._positions = positions
+        self._unapplied: list[Stored] = []
+        self._target: Target | None = None
+        self._committed_ms = lane.own.clock_ms
+        self._applying: tuple[str, int] | bytes | None = None
+        """What the turn applied last: all that it applied, where it is careful."""
+
+    async def read(self) -> None:
+        """Wait for input, or for the next timer. The one part of a turn that may be cut off."""
+        if not self._unapplied:
+            self._unapplied = await self._session.poll(1 if self.careful else TURN_RECORDS_MAX, self._patience_s())
+
+    async def turn(self) -> None:
+        """Apply what was read. Raises `Culprit`, `Halted` or a `JournalError`; the lane is to be dropped then."""
+        try:
+            applied = self._apply()
+            if not (self.careful and applied):
+                await self._fire()
+            outputs = self._outputs() if self._worth_a_commit() else []
+        except (JournalError, Halted):
+            raise
+        except Exception as error:
+            raise Culprit(self._applying, f"{type(error).__name__}: {error}"[:REASON_CHARACTERS_MAX]) from error
+        if outputs:
+            await self._commit(outputs)
+
+    def _apply(self) -> int:
+        """Apply what was read, up to a bound in bytes; the rest waits for the next turn."""
+        size = count = 0
+        for stored in self._unapplied:
+            if size > TURN_BYTES_MAX:
+                break
+            size += len(stored.value or b"")
+            count += 1
+            self._applying = place = (stored.topic, stored.offset)
+            now = self._clock.now()
+            if place in self._culprits:
+                arrived = decode(stored)._replace(excerpt=excerpt(stored.value))
+                quarantine(self.lane, arrived, now, self._culprits[place])
+            else:
+                step(self.lane, decode(stored), now)
+            self._positions[stored.topic] = stored.offset + 1
+        del self._unapplied[:count]
+        return count
+
+    async def _fire(self) -> None:
+        """Fire due timers, once everything that was acknowledged before they fell due has been applied."""
+        now = self._clock.now()
+        due_ms = self.lane.deciding.next_ms()
+        if due_ms is not None and due_ms <= now.clock_ms and self._target is None:
+            # Asked for now, not taken from the last fetch, which may be older than a pause of this process.
+            self._target = Target(now.clock_ms, await self._session.high_watermarks())
+        target = self._target
+        if target is not None and self._has_reached(target):
+            self._target = None
+            self._fire_until(target.asked_ms)
+        forget_due(self.lane, now, 1 if self.careful else FORGET_MAX)
+
+    def _fire_until(self, until_ms: int) -> None:
+        lane = self.lane
+        for _ in range(1 if self.careful else TURN_RECORDS_MAX):
+            due_ms = lane.deciding.next_ms()
+            if due_ms is None or due_ms > until_ms:
+                return
+            self._applying = key = lane.deciding.first()
+            if key in self._culprits:
+                quarantine_due(lane, key, self._clock.now(), self._culprits[key])
+            else:
+                step_due(lane, key, self._clock.now())
+
+    def is_clear(self) -> bool:
+        """Careful turns may end: what was read has been applied and written, and no timer is due."""
+        due_ms = self.lane.deciding.next_ms()
+        is_due = due_ms is not None and due_ms <= self._clock.now().clock_ms
+        return not (is_due or self._unapplied or self.lane.outputs or self.lane.changed)
+
+    def _has_reached(self, target: Target) -> bool:
+        return all(self._positions.get(topic, 0) >= end for topic, end in target.positions.items())
+
+    def _patience_s(self) -> float:
+        """How long an empty poll may take: until the next timer, and no longer than keeps the lane attentive."""
+        if self._target is not None:
+            return 0.0 if not self._has_reached(self._target) else 0.001
+        now_ms = self._clock.now().clock_ms
+        due_ms = self.lane.deciding.next_ms()
+        return IDLE_POLL_S if due_ms is None else min(max(due_ms - now_ms, 0) / 1_000, IDLE_POLL_S)
+
+    def _worth_a_commit(self) -> bool:
+        """At once for whatever somebody waits for. Heartbeats alone can be applied again, so they are gathered."""
+        lane = self.lane
+        if lane.outputs or lane.forwards or (self.careful and lane.changed):
+            return True
+        since_ms = self._clock.now().clock_ms - self._committed_ms
+        if lane.changed:
+            return since_ms >= min(lane.policy.session_lapse_ms // 3, CLOCK_COMMIT_MS)
+        return len(lane.deciding) > 0 and since_ms >= CLOCK_COMMIT_MS
+
+    def _outputs(self) -> list[Record]:
+        """The turn's records, encoded. The lane's own record is always among them: it carries the positions."""
+        lane, now = self.lane, self._clock.now()
+        lane.put(replace(lane.own, positions=dict(self._positions), clock_ms=now.clock_ms))
+        source = f"/keylane/lanes/{lane.partition}"
+        records = [self._encoded(output, source, now.time) for output in lane.outputs]
+        for key, record in lane.changed.items():
+            value = None if record is None else encode(record)
+            records.append(Record(topics.STATE, lane.partition, key, value))
+        return records
+
+    def _encoded(self, output: Output, source: str, time: str) -> Record:
+        carried = headers(output.record, id=output.id, source=source, time=time, traceparent=output.traceparent)
+        return Record(output.topic, self.lane.partition, output.key.encode(), encode(output.record), carried)
+
+    def _forwarded(self, forward: Forward) -> Record:
+        """A command on its way to its own partition, with the trace that it came with."""
+        trace = forward.traceparent
+        carried: Headers = () if trace is None else (("traceparent", trace.encode()),)
+        return Record(topics.REQUESTS, forward.partition, forward.key.encode(), encode(forward.record), carried)
+
+    async def _commit(self, records: list[Record]) -> None:
+        lane = self.lane
+        try:
+            if lane.forwards:
+                # Plain and acknowledged before the commit: after a crash between the two it is sent on again, and
+                # its id makes the second one a repeat. In the transaction, a dead router would hide it (why.md).
+                await self._session.append([self._forwarded(forward) for forward in lane.forwards])
+            await self._session.commit(records)
+        except TooLarge as error:
+            raise Culprit(self._applying, f"TooLarge: {error}"[:REASON_CHARACTERS_MAX]) from error
+        lane.outputs.clear()
+        lane.forwards.clear()
+        lane.changed.clear()
+        self._committed_ms = lane.own.clock_ms
