@@ -1,0 +1,248 @@
+"""The journal on Apache Kafka: `kafka://host:port[,host:port][?prefix=TEXT&session_timeout_ms=NUMBER]`.
+
+Here live the URL, topics, plain writes and end positions. Lane sessions, readers and membership have a file
+each (`_kafka_lane.py`, `_kafka_reader.py`, `_kafka_group.py`); aiokafka itself is in `_kafka_vendor.py`.
+
+`prefix` stands before the partition number in the lanes' transactional ids (`keylane.lane.`): two fleets
+of routers with topics of their own on one cluster need two. `session_timeout_ms` (10000) is the group's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Mapping, Sequence
+from typing import TypeVar
+from urllib.parse import parse_qsl, urlsplit
+
+import anyio
+
+from . import _kafka_vendor as vendor
+from ._kafka_admin import Admin
+from ._kafka_group import HEARTBEAT_MS, KafkaMember
+from ._kafka_lane import KafkaLane, allowed_bytes, claim_lane
+from ._kafka_reader import KafkaReader, open_reader
+from .errors import BadUrl, TopicMismatch, Unavailable
+from .port import Place, Record, TopicSpec
+from .rules import TOMBSTONE_KEPT_MS
+
+PREFIX = "keylane.lane."
+SESSION_TIMEOUT_MS = 10_000
+TOPIC_POLL_S = 0.05
+
+Opened = TypeVar("Opened", KafkaReader, KafkaMember, KafkaLane)
+
+
+class KafkaJournal:
+    """See the port's `Journal`. Connections are made when first needed."""
+
+    def __init__(self, servers: Sequence[str], prefix: str, session_timeout_ms: int) -> None:
+        self._servers = list(servers)
+        self._prefix = prefix
+        self._session_timeout_ms = session_timeout_ms
+        self._admin = Admin(servers)
+        self._producer: vendor.Producer | None = None
+        self._askers: dict[bool, vendor.Consumer] = {}
+        self._limits: dict[str, int] = {}
+        self._opened: list[KafkaReader | KafkaMember | KafkaLane] = []
+        self._opening = anyio.Lock()
+
+    async def open(self) -> None:
+        """Connect once, so that a wrong address is noticed here. Raises `Unavailable`."""
+        await self._asker(committed=True)
+
+    async def create_topics(self, specs: Sequence[TopicSpec]) -> None:
+        for spec in specs:
+            with vendor.asking(f"creating {spec.name}"):
+                created = await self._admin.create(spec.name, spec.partitions, topic_settings(spec))
+            if not created:
+                await self._compare(spec)
+        for spec in specs:
+            with vendor.asking(f"waiting for the leaders of {spec.name}"):
+                while (state := await self._admin.state(spec.name)) is None or state.leaderless:  # noqa: ASYNC110
+                    await anyio.sleep(TOPIC_POLL_S)
+
+    async def partitions(self, topic: str) -> int | None:
+        with vendor.asking(f"describing {topic}"):
+            state = await self._admin.state(topic)
+        return None if state is None else state.partitions
+
+    async def append(self, records: Sequence[Record]) -> list[int]:
+        """See the port. Records of concurrent callers share batches.
+
+        After a failure the producer is replaced: aiokafka's sequence numbers may have a hole then (#1017).
+        """
+        if not records:
+            return []
+        limits = await self._limits_of({record.topic for record in records})
+        for record in records:
+            allowed_bytes(record, limits)
+        producer = await self._plain_producer()
+        try:
+            with vendor.asking("appending"):
+                return await send_all(producer, records)
+        except Unavailable:
+            if self._producer is producer:
+                self._producer = None
+                await vendor.discard(producer)
+            raise
+
+    async def end_positions(self, places: Sequence[Place]) -> dict[Place, int]:
+        return await self._ends(places, committed=True)
+
+    async def reader(self, positions: Mapping[Place, int | None]) -> KafkaReader:
+        reader = await open_reader(self._servers, positions, self.end_positions, committed=True, check_end=False)
+        return self._keep(reader)
+
+    async def join(self, group: str, topic: str) -> KafkaMember:
+        consumer = vendor.member(self._servers, group, self._session_timeout_ms, HEARTBEAT_MS)
+        member = KafkaMember(consumer, self._session_timeout_ms)
+        try:
+            await member.start(topic)
+        except BaseException:
+            await member.leave()
+            raise
+        return self._keep(member)
+
+    async def claim(self, partition: int, inputs: Sequence[str], state: str) -> KafkaLane:
+        lane = await claim_lane(
+            self._servers,
+            f"{self._prefix}{partition}",
+            Place(state, partition),
+            inputs,
+            limits=self._limits_of,
+            append=self.append,
+            committed_ends=self.end_positions,
+            ends=self._high_watermarks,
+        )
+        return self._keep(lane)
+
+    async def close(self) -> None:
+        """Also closes what was opened here and not closed: aiokafka's tasks would go on without an owner."""
+        await asyncio.gather(*(opened.close() for opened in self._opened))
+        async with self._opening:
+            producer, self._producer = self._producer, None
+            askers, self._askers = self._askers, {}
+            if producer is not None:
+                await vendor.discard(producer)
+            for asker in askers.values():
+                await vendor.stop(asker)
+
+    def _keep(self, opened: Opened) -> Opened:
+        self._opened = [other for other in self._opened if not other.closed]
+        self._opened.append(opened)
+        return opened
+
+    async def _high_watermarks(self, places: Sequence[Place]) -> dict[Place, int]:
+        return await self._ends(places, committed=False)
+
+    async def _ends(self, places: Sequence[Place], *, committed: bool) -> dict[Place, int]:
+        """The last stable offset, or the high watermark, asked of the broker now (ListOffsets)."""
+        asker = await self._asker(committed=committed)
+        with vendor.asking("asking where partitions end"):
+            ends = await asker.end_offsets(vendor.places(places))
+        return {Place(*place): end for place, end in ends.items()}
+
+    async def _asker(self, *, committed: bool) -> vendor.Consumer:
+        """A consumer that fetches nothing, so that its connection is free for questions."""
+        async with self._opening:
+            if committed not in self._askers:
+                asker = vendor.consumer(self._servers, committed=committed)
+                await start_or_stop(asker)
+                self._askers[committed] = asker
+            return self._askers[committed]
+
+    async def _plain_producer(self) -> vendor.Producer:
+        async with self._opening:
+            if self._producer is None:
+                producer = vendor.plain_producer(self._servers)
+                try:
+                    with vendor.asking("connecting"):
+                        await producer.start()
+                except BaseException:
+                    await vendor.discard(producer)
+                    raise
+                self._producer = producer
+            return self._producer
+
+    async def _limits_of(self, topics: Collection[str]) -> Mapping[str, int]:
+        """The record size that each topic takes, asked once a journal."""
+        unknown = set(topics) - self._limits.keys()
+        if unknown:
+            with vendor.asking(f"describing {', '.join(sorted(unknown))}"):
+                settings = await self._admin.settings(unknown)
+            for topic in unknown:
+                self._limits[topic] = int(settings[topic]["max.message.bytes"]) - vendor.BATCH_OVERHEAD_BYTES
+        return self._limits
+
+    async def _compare(self, spec: TopicSpec) -> None:
+        with vendor.asking(f"describing {spec.name}"):
+            state = await self._admin.state(spec.name)
+            settings = (await self._admin.settings([spec.name]))[spec.name]
+        partitions = state.partitions if state is not None else 0
+        if partitions != spec.partitions:
+            raise TopicMismatch(f"{spec.name} has {partitions} partitions, not {spec.partitions}")
+        wanted = topic_settings(spec)["cleanup.policy"]
+        if settings["cleanup.policy"] != wanted:
+            raise TopicMismatch(f"{spec.name} has cleanup.policy {settings['cleanup.policy']}, not {wanted}")
+
+
+async def send_all(producer: vendor.Producer, records: Sequence[Record]) -> list[int]:
+    """Hand all the records over, then wait for every answer; the first error is raised once all are known."""
+    futures = [
+        await producer.send(record.topic, record.value, record.key, record.partition, None, list(record.headers))
+        for record in records
+    ]
+    outcomes = await asyncio.gather(*futures, return_exceptions=True)
+    offsets = []
+    for outcome in outcomes:
+        if isinstance(outcome, BaseException):
+            raise outcome
+        offsets.append(outcome.offset)
+    return offsets
+
+
+async def start_or_stop(consumer: vendor.Consumer) -> None:
+    try:
+        with vendor.asking("connecting"):
+            await consumer.start()
+    except BaseException:
+        await vendor.stop(consumer)
+        raise
+
+
+def topic_settings(spec: TopicSpec) -> dict[str, str]:
+    """The broker's settings for a topic.
+
+    Compacted topics get small segments and an eager cleaner: with the defaults a lane's small turns pile
+    up uncompacted, about a million in one active segment, and every load reads them all.
+    """
+    settings = {
+        "max.message.bytes": str(spec.max_record_bytes + vendor.BATCH_OVERHEAD_BYTES),
+        "retention.ms": str(-1 if spec.retention_ms is None else spec.retention_ms),
+        "cleanup.policy": "compact" if spec.compacted else "delete",
+    }
+    if spec.compacted:
+        settings |= {
+            "segment.bytes": str(32 * 1024 * 1024),
+            "min.cleanable.dirty.ratio": "0.1",
+            "delete.retention.ms": str(TOMBSTONE_KEPT_MS),
+        }
+    return settings
+
+
+async def open_kafka(url: str) -> KafkaJournal:
+    """The journal that a URL names. Raises `BadUrl`, and `Unavailable` when no broker answers."""
+    if not __debug__:
+        raise BadUrl("Kafka is refused under python -O: aiokafka guards its transactions by assertions")
+    parts = urlsplit(url)
+    servers = [server if ":" in server else f"{server}:9092" for server in parts.netloc.split(",") if server]
+    options = dict(parse_qsl(parts.query, keep_blank_values=True))
+    prefix = options.pop("prefix", PREFIX)
+    session_timeout_ms = options.pop("session_timeout_ms", str(SESSION_TIMEOUT_MS))
+    if parts.scheme != "kafka" or not servers or parts.path not in ("", "/"):
+        raise BadUrl(f"{url!r} is not of the form kafka://host:port[,host:port]")
+    if options or not session_timeout_ms.isdecimal():
+        raise BadUrl(f"{url!r}: the options are prefix and session_timeout_ms (a number)")
+    journal = KafkaJournal(servers, prefix, int(session_timeout_ms))
+    await journal.open()
+    return journal

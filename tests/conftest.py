@@ -1,0 +1,19 @@
+"""Fixtures that tests of several folders share."""
+
+from collections.abc import Iterator
+
+import pytest
+from kafka.running import Broker, shared_broker
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def kafka_broker(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator[Broker]:
+    """A real Kafka broker, one for all of pytest's workers, ended with the last of them."""
+    base = tmp_path_factory.getbasetemp()
+    with shared_broker(base if worker_id == "master" else base.parent) as broker:
+        yield broker

@@ -1,0 +1,79 @@
+"""The broker that the tests share: one, on free ports, in its own folder, however many workers pytest has.
+
+Whoever comes first starts it and whoever leaves last stops it; a lock file and a count keep them apart.
+Where it cannot run the tests fail, for a skipped contract is an unkept one.
+"""
+
+import fcntl
+import json
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+TOOL = Path(__file__).resolve().parents[2] / "tools" / "kafka" / "broker.py"
+LIB = TOOL.parents[2] / ".kafka" / "lib"
+
+
+class Broker(NamedTuple):
+    """`proxy_port` is where clients of the listener at `behind_proxy_port` are sent: see `proxy.py`."""
+
+    port: int
+    proxy_port: int
+    behind_proxy_port: int
+    folder: str
+
+    @property
+    def url(self) -> str:
+        return f"kafka://127.0.0.1:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        return int((Path(self.folder) / "pid").read_text())
+
+
+def free_ports(count: int) -> list[int]:
+    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [probe.getsockname()[1] for probe in probes]
+    for probe in probes:
+        probe.close()
+    return ports
+
+
+def tool(command: str, broker: Broker) -> None:
+    options = ["--port", broker.port, "--dir", broker.folder]
+    options += ["--proxy-port", broker.proxy_port, "--behind-proxy-port", broker.behind_proxy_port]
+    done = subprocess.run(
+        [sys.executable, TOOL, command, *map(str, options)], stderr=subprocess.PIPE, text=True, check=False
+    )
+    if done.returncode:
+        raise RuntimeError(f"no Kafka for the tests: {done.stderr}")
+
+
+@contextmanager
+def shared_broker(shared: Path) -> Iterator[Broker]:
+    """A running broker, shared by all that name the folder `shared`."""
+    note = shared / "kafka-broker.json"
+    with locked_file(shared / "kafka-broker.lock"):
+        users, broker = json.loads(note.read_text()) if note.exists() else (0, None)
+        broker = Broker(*broker) if broker else Broker(*free_ports(3), str(shared / "kafka-broker"))
+        tool("up", broker)
+        note.write_text(json.dumps([users + 1, broker]))
+    try:
+        yield broker
+    finally:
+        with locked_file(shared / "kafka-broker.lock"):
+            users = json.loads(note.read_text())[0] - 1
+            note.write_text(json.dumps([users, broker]))
+            if not users:
+                tool("down", broker)
+
+
+@contextmanager
+def locked_file(path: str | Path) -> Iterator[None]:
+    with Path(path).open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
