@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 import anyio
 
 from . import _kafka_vendor as vendor
+from ._kafka_names import Names
 from ._kafka_reader import Ends, KafkaReader, open_reader
 from .errors import JournalError, LaneLost, TooLarge
 from .port import Place, Record, Stored
@@ -40,6 +41,7 @@ class KafkaLane:
     def __init__(
         self,
         servers: Sequence[str],
+        names: Names,
         producer: vendor.Producer,
         place: Place,
         inputs: Sequence[str],
@@ -51,6 +53,7 @@ class KafkaLane:
     ) -> None:
         self.partition = place.partition
         self._servers = servers
+        self._names = names
         self._producer = producer
         self._state = place
         self._inputs = [Place(topic, place.partition) for topic in inputs]
@@ -70,7 +73,7 @@ class KafkaLane:
         self._check()
         end = (await self._committed_ends([self._state]))[self._state]
         reader = await open_reader(
-            self._servers, {self._state: None}, self._committed_ends, committed=True, check_end=False
+            self._servers, self._names, {self._state: None}, self._committed_ends, committed=True, check_end=False
         )
         newest: dict[bytes | None, Stored] = {}
         try:
@@ -90,7 +93,9 @@ class KafkaLane:
             self._reader = None
         start = {place: positions.get(place.topic) for place in self._inputs}
         # Uncommitted: nothing transactional is written to inputs, so a dead producer must not hide them.
-        self._reader = await open_reader(self._servers, start, self._ends, committed=False, check_end=True)
+        self._reader = await open_reader(
+            self._servers, self._names, start, self._ends, committed=False, check_end=True
+        )
         return {place.topic: position for place, position in self._reader.positions().items()}
 
     async def poll(self, max_records: int, timeout_s: float) -> list[Stored]:
@@ -139,7 +144,10 @@ class KafkaLane:
     async def _transact(self, batches: Sequence[tuple[str, vendor.Batch]]) -> None:
         with anyio.fail_after(COMMIT_TIMEOUT_S):
             await self._producer.begin_transaction()
-            sent = [await self._producer.send_batch(batch, topic, partition=self.partition) for topic, batch in batches]
+            sent = [
+                await self._producer.send_batch(batch, self._names.full(topic), partition=self.partition)
+                for topic, batch in batches
+            ]
             # R2: commit_transaction would not notice a batch that failed, and commit the others.
             outcomes = await asyncio.gather(*sent, return_exceptions=True)
             failed = next((outcome for outcome in outcomes if isinstance(outcome, BaseException)), None)
@@ -206,7 +214,7 @@ def allowed_bytes(record: Record, limits: Mapping[str, int]) -> int:
 
 async def claim_lane(
     servers: Sequence[str],
-    transactional_id: str,
+    names: Names,
     place: Place,
     inputs: Sequence[str],
     *,
@@ -216,7 +224,7 @@ async def claim_lane(
     ends: Ends,
 ) -> KafkaLane:
     """Fence every earlier claimant of `place.partition` and return the session that owns it."""
-    producer = vendor.lane_producer(servers, transactional_id, TRANSACTION_TIMEOUT_MS)
+    producer = vendor.lane_producer(servers, names.full(f"lane.{place.partition}"), TRANSACTION_TIMEOUT_MS)
     try:
         with vendor.asking(f"claiming partition {place.partition}"):
             await producer.start()
@@ -225,6 +233,7 @@ async def claim_lane(
         raise
     return KafkaLane(
         servers,
+        names,
         producer,
         place,
         inputs,

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from . import _kafka_vendor as vendor
+from ._kafka_names import Names
 from .errors import PositionLost, Unavailable
 from .port import Place, Stored
 from .rules import poll_limit
@@ -27,8 +28,9 @@ class KafkaReader:
     consumer's, the question would wait behind a fetch that waits for data.
     """
 
-    def __init__(self, consumer: vendor.Consumer, positions: Mapping[Place, int], ends: Ends) -> None:
+    def __init__(self, consumer: vendor.Consumer, names: Names, positions: Mapping[Place, int], ends: Ends) -> None:
         self._consumer = consumer
+        self._full = dict(zip(positions, vendor.places(names.places(positions)), strict=True))
         self._positions = dict(positions)
         self._ends = ends
         self._ready: dict[Place, deque[Stored]] = {place: deque() for place in positions}
@@ -64,20 +66,21 @@ class KafkaReader:
         it had fetched before retention took it would look like what is still there.
         """
         if not self._assigned:
-            self._consumer.assign(list(self._positions))
+            self._consumer.assign(list(self._full.values()))
             for place, position in self._positions.items():
-                self._consumer.seek(place, position)
+                self._consumer.seek(self._full[place], position)
             self._assigned = True
         hungry = [place for place, ready in self._ready.items() if len(ready) < max_records]
         if not hungry:
             return
         wait_s = 0.0 if any(self._ready.values()) else timeout_s
         with vendor.asking("reading", wait_s + vendor.ANSWER_TIMEOUT_S):
-            fetched = await self._consumer.getmany(*hungry, timeout_ms=int(wait_s * 1000))
+            full = [self._full[place] for place in hungry]
+            fetched = await self._consumer.getmany(*full, timeout_ms=int(wait_s * 1000))
             for place in hungry:
-                self._positions[place] = await self._consumer.position(place)
-        for place, records in fetched.items():
-            self._ready[place].extend(map(vendor.stored, records))
+                self._positions[place] = await self._consumer.position(self._full[place])
+        for place in hungry:
+            self._ready[place].extend(vendor.stored(place, each) for each in fetched.get(self._full[place], ()))
 
     def _take(self, max_records: int) -> list[Stored]:
         """In the places' order, with a share kept back for each later place (`rules.poll_limit`)."""
@@ -105,6 +108,7 @@ class KafkaReader:
 
 async def open_reader(
     servers: Sequence[str],
+    names: Names,
     positions: Mapping[Place, int | None],
     ends: Ends,
     *,
@@ -119,19 +123,19 @@ async def open_reader(
     consumer = vendor.consumer(servers, committed=committed)
     try:
         with vendor.asking("opening a reader"):
-            await vendor.start(consumer, {place.topic for place in positions})
-            places = vendor.places(list(positions))
+            await vendor.start(consumer, {names.full(place.topic) for place in positions})
+            places = vendor.places(names.places(positions))
             starts = await consumer.beginning_offsets(places)
             limits = await consumer.end_offsets(places) if check_end else {}
         begin: dict[Place, int] = {}
-        for place, position in zip(places, positions.values(), strict=True):
-            begin[place] = starts[place] if position is None else position
+        for full, (place, position) in zip(places, positions.items(), strict=True):
+            begin[place] = starts[full] if position is None else position
             name = f"{place.topic}/{place.partition}: position {position}"
-            if begin[place] < starts[place]:
-                raise PositionLost(f"{name} is before the log's start {starts[place]}")
-            if begin[place] > limits.get(place, begin[place]):
-                raise PositionLost(f"{name} is after the log's end {limits[place]}")
+            if begin[place] < starts[full]:
+                raise PositionLost(f"{name} is before the log's start {starts[full]}")
+            if begin[place] > limits.get(full, begin[place]):
+                raise PositionLost(f"{name} is after the log's end {limits[full]}")
     except BaseException:
         await vendor.stop(consumer)
         raise
-    return KafkaReader(consumer, begin, ends)
+    return KafkaReader(consumer, names, begin, ends)

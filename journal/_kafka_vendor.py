@@ -337,10 +337,10 @@ def places(topics_and_partitions: Sequence[Place]) -> list[Place]:
     return [cast("Place", TopicPartition(*place)) for place in topics_and_partitions]
 
 
-def stored(record: Fetched) -> Stored:
+def stored(place: Place, record: Fetched) -> Stored:
     return Stored(
-        record.topic,
-        record.partition,
+        place.topic,
+        place.partition,
         record.offset,
         record.key,
         record.value,

@@ -3,8 +3,8 @@
 Here live the URL, topics, plain writes and end positions. Lane sessions, readers and membership have a file
 each (`_kafka_lane.py`, `_kafka_reader.py`, `_kafka_group.py`); aiokafka itself is in `_kafka_vendor.py`.
 
-`prefix` stands before the partition number in the lanes' transactional ids (`keylane.lane.`): two fleets
-of routers with topics of their own on one cluster need two. `session_timeout_ms` (10000) is the group's.
+`prefix` (`keylane.`) stands before the names of topics, groups and transactional ids (`_kafka_names.py`): two
+fleets on one cluster need two. `session_timeout_ms` (10000) is the group's.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ from . import _kafka_vendor as vendor
 from ._kafka_admin import Admin
 from ._kafka_group import HEARTBEAT_MS, KafkaMember
 from ._kafka_lane import KafkaLane, allowed_bytes, claim_lane
+from ._kafka_names import Names
 from ._kafka_reader import KafkaReader, open_reader
 from .errors import BadUrl, TopicMismatch, Unavailable
 from .port import Place, Record, TopicSpec
 from .rules import TOMBSTONE_KEPT_MS
 
-PREFIX = "keylane.lane."
+PREFIX = "keylane."
 SESSION_TIMEOUT_MS = 10_000
 TOPIC_POLL_S = 0.05
 
@@ -37,7 +38,7 @@ class KafkaJournal:
 
     def __init__(self, servers: Sequence[str], prefix: str, session_timeout_ms: int) -> None:
         self._servers = list(servers)
-        self._prefix = prefix
+        self._names = Names(prefix)
         self._session_timeout_ms = session_timeout_ms
         self._admin = Admin(servers)
         self._producer: vendor.Producer | None = None
@@ -53,17 +54,20 @@ class KafkaJournal:
     async def create_topics(self, specs: Sequence[TopicSpec]) -> None:
         for spec in specs:
             with vendor.asking(f"creating {spec.name}"):
-                created = await self._admin.create(spec.name, spec.partitions, topic_settings(spec))
+                created = await self._admin.create(
+                    self._names.full(spec.name), spec.partitions, topic_settings(spec)
+                )
             if not created:
                 await self._compare(spec)
         for spec in specs:
             with vendor.asking(f"waiting for the leaders of {spec.name}"):
-                while (state := await self._admin.state(spec.name)) is None or state.leaderless:  # noqa: ASYNC110
+                name = self._names.full(spec.name)
+                while (state := await self._admin.state(name)) is None or state.leaderless:  # noqa: ASYNC110
                     await anyio.sleep(TOPIC_POLL_S)
 
     async def partitions(self, topic: str) -> int | None:
         with vendor.asking(f"describing {topic}"):
-            state = await self._admin.state(topic)
+            state = await self._admin.state(self._names.full(topic))
         return None if state is None else state.partitions
 
     async def append(self, records: Sequence[Record]) -> list[int]:
@@ -79,7 +83,7 @@ class KafkaJournal:
         producer = await self._plain_producer()
         try:
             with vendor.asking("appending"):
-                return await send_all(producer, records)
+                return await send_all(producer, records, self._names)
         except Unavailable:
             if self._producer is producer:
                 self._producer = None
@@ -90,14 +94,16 @@ class KafkaJournal:
         return await self._ends(places, committed=True)
 
     async def reader(self, positions: Mapping[Place, int | None]) -> KafkaReader:
-        reader = await open_reader(self._servers, positions, self.end_positions, committed=True, check_end=False)
+        reader = await open_reader(
+            self._servers, self._names, positions, self.end_positions, committed=True, check_end=False
+        )
         return self._keep(reader)
 
     async def join(self, group: str, topic: str) -> KafkaMember:
-        consumer = vendor.member(self._servers, group, self._session_timeout_ms, HEARTBEAT_MS)
+        consumer = vendor.member(self._servers, self._names.full(group), self._session_timeout_ms, HEARTBEAT_MS)
         member = KafkaMember(consumer, self._session_timeout_ms)
         try:
-            await member.start(topic)
+            await member.start(self._names.full(topic))
         except BaseException:
             await member.leave()
             raise
@@ -106,7 +112,7 @@ class KafkaJournal:
     async def claim(self, partition: int, inputs: Sequence[str], state: str) -> KafkaLane:
         lane = await claim_lane(
             self._servers,
-            f"{self._prefix}{partition}",
+            self._names,
             Place(state, partition),
             inputs,
             limits=self._limits_of,
@@ -139,8 +145,8 @@ class KafkaJournal:
         """The last stable offset, or the high watermark, asked of the broker now (ListOffsets)."""
         asker = await self._asker(committed=committed)
         with vendor.asking("asking where partitions end"):
-            ends = await asker.end_offsets(vendor.places(places))
-        return {Place(*place): end for place, end in ends.items()}
+            ends = await asker.end_offsets(vendor.places(self._names.places(places)))
+        return {Place(self._names.own(topic), number): end for (topic, number), end in ends.items()}
 
     async def _asker(self, *, committed: bool) -> vendor.Consumer:
         """A consumer that fetches nothing, so that its connection is free for questions."""
@@ -169,15 +175,16 @@ class KafkaJournal:
         unknown = set(topics) - self._limits.keys()
         if unknown:
             with vendor.asking(f"describing {', '.join(sorted(unknown))}"):
-                settings = await self._admin.settings(unknown)
+                settings = await self._admin.settings([self._names.full(topic) for topic in unknown])
             for topic in unknown:
-                self._limits[topic] = int(settings[topic]["max.message.bytes"]) - vendor.BATCH_OVERHEAD_BYTES
+                self._limits[topic] = int(settings[self._names.full(topic)]["max.message.bytes"]) - vendor.BATCH_OVERHEAD_BYTES
         return self._limits
 
     async def _compare(self, spec: TopicSpec) -> None:
         with vendor.asking(f"describing {spec.name}"):
-            state = await self._admin.state(spec.name)
-            settings = (await self._admin.settings([spec.name]))[spec.name]
+            name = self._names.full(spec.name)
+            state = await self._admin.state(name)
+            settings = (await self._admin.settings([name]))[name]
         partitions = state.partitions if state is not None else 0
         if partitions != spec.partitions:
             raise TopicMismatch(f"{spec.name} has {partitions} partitions, not {spec.partitions}")
@@ -186,10 +193,12 @@ class KafkaJournal:
             raise TopicMismatch(f"{spec.name} has cleanup.policy {settings['cleanup.policy']}, not {wanted}")
 
 
-async def send_all(producer: vendor.Producer, records: Sequence[Record]) -> list[int]:
+async def send_all(producer: vendor.Producer, records: Sequence[Record], names: Names) -> list[int]:
     """Hand all the records over, then wait for every answer; the first error is raised once all are known."""
     futures = [
-        await producer.send(record.topic, record.value, record.key, record.partition, None, list(record.headers))
+        await producer.send(
+            names.full(record.topic), record.value, record.key, record.partition, None, list(record.headers)
+        )
         for record in records
     ]
     outcomes = await asyncio.gather(*futures, return_exceptions=True)

@@ -3,8 +3,8 @@
 The only module that imports apsw. It knows nothing of topics; the tables are in `sqlite_log.py`.
 
 WAL with `synchronous=FULL`: `NORMAL` is eight times as fast but can lose acknowledged commits at power loss
-(kafka-facts). apsw rather than the standard library's sqlite3, because SQLite before 3.51.3 can corrupt a WAL
-when two connections write and checkpoint at once, and apsw brings its own.
+(docs/decisions/sqlite-journal.md). apsw rather than the standard library's sqlite3, because SQLite before
+3.51.3 can corrupt a WAL when two connections write and checkpoint at once, and apsw brings its own.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ class Database:
         self._connection.execute(f"PRAGMA {name}={value}").fetchall()
 
     def _begin(self) -> None:
-        # Own short sleeps instead of SQLite's busy handler, whose single waits grow to 100 ms (kafka-facts);
+        # Own short sleeps instead of SQLite's busy handler, whose single waits grow to 100 ms;
         # with jitter, so that waiting processes do not keep step.
         deadline_s = time.monotonic() + BUSY_TIMEOUT_S
         pause_s = 0.000_1

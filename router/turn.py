@@ -113,7 +113,7 @@ class LaneTurns:
     async def read(self) -> None:
         """Wait for input, or for the next timer. The one part of a turn that may be cut off."""
         if not self._unapplied:
-            self._unapplied = await self._session.poll(1 if self.careful else TURN_RECORDS_MAX, self._patience_s())
+            self._unapplied = await self._session.poll(TURN_RECORDS_MAX, self._patience_s())
 
     async def turn(self) -> None:
         """Apply what was read. Raises `Culprit`, `Halted` or a `JournalError`; the lane is to be dropped then."""
@@ -133,7 +133,7 @@ class LaneTurns:
         """Apply what was read, up to a bound in bytes; the rest waits for the next turn."""
         size = count = 0
         for stored in self._unapplied:
-            if size > TURN_BYTES_MAX:
+            if size > TURN_BYTES_MAX or (self.careful and count):
                 break
             size += len(stored.value or b"")
             count += 1

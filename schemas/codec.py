@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import NamedTuple, TypeVar
 
 import msgspec
@@ -28,9 +29,12 @@ T = TypeVar("T")
 
 CONTENT_TYPE = ("content-type", b"application/json")
 SPEC_VERSION = ("ce_specversion", b"1.0")
-TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+# W3C Trace Context 3.2.2: version ff and ids of zeros alone are invalid.
+TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 EXCERPT_CHARACTERS = 256
-SECRET_VALUE = re.compile(r'("(?:secret|password|token)"\s*:\s*)"[^"]*"?')
+SECRET_VALUE = re.compile(
+    r'("\w*(?:secret|password|token|authorization|api_?key)\w*"\s*:\s*)"(?:[^"\\]|\\.)*"?', re.I | re.S
+)
 
 _encoder = msgspec.json.Encoder()
 encode: Callable[[Schema], bytes] = _encoder.encode
@@ -53,14 +57,16 @@ class _Identified(msgspec.Struct):
 
 def decoder(strict: msgspec.json.Decoder[T]) -> Callable[[bytes | None], T | Undecodable]:
     """A total decoder for one topic's records."""
+    whole = msgspec.json.Decoder()
     lenient = msgspec.json.Decoder(_Identified)
 
     def decode(value: bytes | None) -> T | Undecodable:
         if value is None:
             return Undecodable("the record has no value", None, None)
         try:
-            # What is handed over as raw JSON is skipped unread, and would break whoever reads it: JSON is UTF-8.
-            value.decode()
+            # What is handed over as raw JSON is skipped unread by the other decoder, and bad UTF-8 or a number
+            # that nobody can hold (1e999) would break whoever reads it in the end.
+            whole.decode(value)
             return strict.decode(value)
         except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
             reason = str(error)[:EXCERPT_CHARACTERS] or type(error).__name__
@@ -84,13 +90,18 @@ decode_dead_letter: Callable[[bytes | None], DeadLetter | Undecodable] = decoder
 decode_metadata: Callable[[bytes | None], Metadata | Undecodable] = decoder(msgspec.json.Decoder(Metadata))
 
 
+@cache
+def _ce_type(record_type: type) -> tuple[str, bytes]:
+    return ("ce_type", b"keylane." + record_type.__name__.encode())
+
+
 def headers(
     record: Schema, *, id: str, source: str, time: str, traceparent: str | None
 ) -> tuple[tuple[str, bytes], ...]:
     """CloudEvents headers for a record. `id` and `source` together name it once and for all; `time` is RFC 3339."""
     attributes = (
         SPEC_VERSION,
-        ("ce_type", b"keylane." + type(record).__name__.encode()),
+        _ce_type(type(record)),
         ("ce_source", source.encode()),
         ("ce_id", id.encode()),
         ("ce_time", time.encode()),

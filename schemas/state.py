@@ -6,7 +6,9 @@ acceptance order. A tombstone under the same key forgets the record.
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable
+from operator import attrgetter
+from typing import Any, Literal
 
 from msgspec import Raw
 
@@ -172,22 +174,20 @@ class Resource(Schema, frozen=True, kw_only=True):
 StateRecord = LaneRecord | Run | Member | RefusedRequest | KeptCancellation | UnservedAction | WorkerSession | Resource
 
 
+# By type, not a match statement: this is asked for every record that a lane changes.
+_KEYS: dict[type, tuple[bytes, Callable[[Any], str]]] = {
+    Run: (b"run/", attrgetter("id")),
+    Member: (b"member/", attrgetter("id")),
+    WorkerSession: (b"session/", attrgetter("id")),
+    Resource: (b"resource/", attrgetter("key")),
+    RefusedRequest: (b"refused/", attrgetter("id")),
+    KeptCancellation: (b"cancelled/", attrgetter("request")),
+    UnservedAction: (b"unserved/", attrgetter("action")),
+    LaneRecord: (LANE_KEY, lambda _: ""),
+}
+
+
 def state_key(record: StateRecord) -> bytes:
     """The key under which `record` lies in the topic."""
-    match record:
-        case Run():
-            return b"run/" + record.id.encode()
-        case Member():
-            return b"member/" + record.id.encode()
-        case WorkerSession():
-            return b"session/" + record.id.encode()
-        case Resource():
-            return b"resource/" + record.key.encode()
-        case RefusedRequest():
-            return b"refused/" + record.id.encode()
-        case KeptCancellation():
-            return b"cancelled/" + record.request.encode()
-        case UnservedAction():
-            return b"unserved/" + record.action.encode()
-        case LaneRecord():
-            return LANE_KEY
+    prefix, name = _KEYS[type(record)]
+    return prefix + name(record).encode()

@@ -39,7 +39,8 @@ def send_on(lane: Lane, arrived: Arrived, request: Request, resource: str, parti
     if getattr(request, "hops", 0):
         reason = f"sent on once already, and still not of partition {lane.partition} but of {partition}"
         set_aside(lane, arrived, now, "BAD_RECORD", reason)
-        refuse(lane, arrived, now, "BAD_RECORD", reason)
+        if not lane.has_answered(request.id):
+            refuse(lane, arrived, now, "BAD_RECORD", reason)
         return
     onward = replace(request, hops=1)  # type: ignore[call-arg]  # every command with a resource has hops
     lane.forwards.append(Forward(partition, resource, onward, arrived.traceparent))
@@ -111,7 +112,7 @@ def joinable(lane: Lane, request: WorkRequest, payload_digest: str, now: Now) ->
     alike = (request.resource, request.action, payload_digest)
     for _, id in reversed(lane.equal.get(alike, ())):
         run = lane.runs[id]
-        if run.state == "Waiting":
+        if run.state == "Waiting" and (run.granted_order is None or _unchanged_since(lane, run)):
             return run
         in_window = now.clock_ms < run.accepted_ms + window_ms
         if in_window and run.stop is None and _unchanged_since(lane, run):
@@ -133,9 +134,9 @@ def arrive(lane: Lane, _run: Run | None, arrived: Arrived, now: Now) -> None:
     """Unknown: rules 6 and 7, then a run of its own."""
     request = arrived.record
     assert isinstance(request, WorkRequest)
-    kept = lane.kept.get(request.id)
-    if kept is not None:
-        _cancelled_before(lane, arrived, request, now, kept.by)
+    full = _full(lane, request)
+    if request.id in lane.kept and full is None:
+        _cancelled_before(lane, arrived, request, now)
         return
     contenders = _contenders(lane, request.resource)
     action_policy = lane.policy.of(request.action)
@@ -144,7 +145,6 @@ def arrive(lane: Lane, _run: Run | None, arrived: Arrived, now: Now) -> None:
         if mode == "reject" or (mode == "queue" and request.reject_if_busy):
             _lock_held(lane, arrived, request, contenders, now)
             return
-    full = _full(lane, request)
     if full is not None:
         refuse(lane, arrived, now, *full, retry_after_ms=1_000)
         return
@@ -190,7 +190,8 @@ def _full(lane: Lane, request: WorkRequest) -> tuple[Code, str] | None:
         return "QUEUE_FULL", f"{bounds.waiters_per_resource} runs wait for this resource"
     if len(lane.runs) >= bounds.runs:
         return "LANE_FULL", f"this partition remembers {bounds.runs} runs"
-    if request.action not in lane.unserved and len(lane.unserved) >= bounds.unserved_actions:
+    known = request.action in lane.unserved or lane.is_served(request.action)
+    if not known and len(lane.unserved) >= bounds.unserved_actions:
         return "LANE_FULL", f"runs wait for {bounds.unserved_actions} actions that no worker handles"
     return None
 
@@ -279,7 +280,7 @@ def ask_to_stop(lane: Lane, run: Run, now: Now, status: Status, by: str) -> None
     )
 
 
-def _cancelled_before(lane: Lane, arrived: Arrived, request: WorkRequest, now: Now, by: str) -> None:
+def _cancelled_before(lane: Lane, arrived: Arrived, request: WorkRequest, now: Now) -> None:
     """Its cancellation overtook it: it ends as it arrives."""
     _accept(lane, arrived, request, now)
     lane.put(Gone(b"cancelled/" + request.id.encode()))
@@ -294,15 +295,7 @@ def attach(lane: Lane, run: Run | None, arrived: Arrived, now: Now) -> None:
     if member is not None:
         _repeat_first_answer(lane, run, member, now)
         return
-    if len(lane.members_of[run.id]) >= lane.policy.bounds.members_per_run:
-        refuse(
-            lane,
-            arrived,
-            now,
-            "QUEUE_FULL",
-            "as many equal requests as can be merged wait",
-            retry_after_ms=1_000,
-        )
+    if _is_crowded(lane, run, arrived, now):
         return
     seq = lane.emit(
         Coalesced,
@@ -315,6 +308,15 @@ def attach(lane: Lane, run: Run | None, arrived: Arrived, now: Now) -> None:
         actor=request.actor,
     )
     _join(lane, arrived, request, run.id, seq, now)
+
+
+def _is_crowded(lane: Lane, run: Run, arrived: Arrived, now: Now) -> bool:
+    """Rule 7 for a run that is joined: refuses where it has as many requests as it may."""
+    crowded = len(lane.members_of[run.id]) >= lane.policy.bounds.members_per_run
+    if crowded:
+        message = "as many equal requests as can be merged have been"
+        refuse(lane, arrived, now, "QUEUE_FULL", message, retry_after_ms=1_000)
+    return crowded
 
 
 def _repeat_first_answer(lane: Lane, run: Run, member: Member, now: Now) -> None:
@@ -340,6 +342,8 @@ def repeat(lane: Lane, run: Run | None, arrived: Arrived, now: Now) -> None:
     member = lane.members.get(request.id)
     if member is not None and member.left is not None:
         _repeat_first_answer(lane, run, member, now)
+        return
+    if member is None and _is_crowded(lane, run, arrived, now):
         return
     seq = lane.emit(
         Ended,

@@ -122,14 +122,7 @@ def _completed(lane: Lane, run: Run, now: Now, seq: int, version: str | None) ->
 def fail(lane: Lane, run: Run, now: Now, error: ErrorDetail, *, final: bool, retry_after_ms: int | None) -> None:
     """The holder reported that this attempt did not succeed."""
     if run.stop is not None:
-        end(
-            lane,
-            run,
-            now,
-            run.stop,
-            superseded_by=run.stop_by if run.stop == "superseded" else None,
-            error=error,
-        )
+        _stopped(lane, run, now, error)
         return
     if final or run.attempt >= lane.policy.of(run.action).attempts:
         end(lane, run, now, "failed", error=error)
@@ -148,6 +141,14 @@ def fail(lane: Lane, run: Run, now: Now, error: ErrorDetail, *, final: bool, ret
         retry_in_ms=delay_ms,
     )
     wait_again(lane, run, now, delay_ms, f"failed: {error.code}: {error.message}")
+
+
+def _stopped(lane: Lane, run: Run, now: Now, error: ErrorDetail | None) -> None:
+    """The holder, asked to stop, let go: the run ends in the way that it was asked for."""
+    assert run.stop is not None
+    replaced = run.stop == "superseded"
+    sides = parties_of(lane, run) if replaced else ()
+    end(lane, run, now, run.stop, superseded_by=run.stop_by if replaced else None, error=error, parties=sides)
 
 
 def lose(lane: Lane, run: Run, now: Now, reason: LostReason) -> None:
@@ -176,7 +177,7 @@ def lose(lane: Lane, run: Run, now: Now, reason: LostReason) -> None:
     if session is not None and reason == "lease_expired":
         lane.tell(session, Notice, kind="lost", run=run.id, token=run.token, reason=reason)
     if run.stop is not None:
-        end(lane, run, now, run.stop, superseded_by=run.stop_by if run.stop == "superseded" else None)
+        _stopped(lane, run, now, None)
     elif final:
         end(
             lane,

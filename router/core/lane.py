@@ -106,19 +106,15 @@ class Lane:
 
     def put(self, record: StateRecord | Gone) -> None:
         """Replace the record under its key, or forget it, with everything that is derived from it."""
-        if isinstance(record, Gone):
-            key = record.key
-            kind, _, id = key.decode().partition("/")
-            new = None
-        else:
-            key = state_key(record)
-            kind, _, id = key.decode().partition("/")
-            new = record
+        if isinstance(record, LaneRecord):
+            self.own = record
+            self.changed[LANE_KEY] = record
+            return
+        new = None if isinstance(record, Gone) else record
+        key = record.key if isinstance(record, Gone) else state_key(record)
+        kind, _, id = key.decode().partition("/")
         _PUT[kind](self, id, new)
         self.changed[key] = new
-
-    def _put_lane(self, _id: str, new: LaneRecord) -> None:
-        self.own = new
 
     def _put_run(self, id: str, new: Run | None) -> None:
         old = self.runs.pop(id, None)
@@ -315,6 +311,10 @@ class Lane:
             if member.left is None:
                 yield member
 
+    def has_answered(self, id: str) -> bool:
+        """Whether a work request under this id has its first answer, which nothing else may be taken for."""
+        return id in self.members or id in self.refused
+
     def current_sessions(self, pool: str, action: str) -> list[WorkerSession]:
         """Of each group that handles the action, the one that gets new grants: highest generation, then latest."""
         return [self.sessions[self.groups[group][-1][2]] for group in self.serving.get((pool, action), ())]
@@ -346,7 +346,6 @@ def _seat(session: WorkerSession) -> tuple[int, int, str]:
 
 
 _PUT: dict[str, Callable[[Lane, str, Any], None]] = {
-    LANE_KEY.decode(): Lane._put_lane,
     "run": Lane._put_run,
     "member": Lane._put_member,
     "refused": Lane._put_refused,

@@ -143,12 +143,6 @@ def _command(lane: Lane, arrived: Arrived, request: Request, now: Now) -> None:
 
 
 def _work(lane: Lane, arrived: Arrived, request: WorkRequest, now: Now) -> None:
-    if request.seen is not None and request.seen > lane.own.seq:
-        # Not a halt, though design section 4 asks for one: any agent could then stop any lane for good
-        # (docs/decisions/0003).
-        reason = f"you have seen event {request.seen} of this partition, which is at {lane.own.seq}: was it restored?"
-        refuse(lane, arrived, now, "INTERNAL", reason)
-        return
     seen: Member | RefusedRequest | None = lane.members.get(request.id) or lane.refused.get(request.id)
     if seen is not None and seen.digest != arrived.digest:
         first = lane.runs.get(seen.run) if isinstance(seen, Member) else None
@@ -158,20 +152,30 @@ def _work(lane: Lane, arrived: Arrived, request: WorkRequest, now: Now) -> None:
     if isinstance(seen, RefusedRequest):
         refuse(lane, arrived, now, seen.code, "the same request was refused before", repeat=True)
         return
-    run = lane.runs[seen.run] if seen is not None else joinable(lane, request, arrived.payload_digest, now)
-    _meet(lane, run, arrived, now)
+    if seen is not None:
+        _meet(lane, lane.runs[seen.run], arrived, now)
+        return
+    if request.seen is not None and request.seen > lane.own.seq:
+        # Not a halt, though design section 4 asks for one: any agent could then stop any lane for good
+        # (docs/decisions/0003).
+        reason = f"you have seen event {request.seen} of this partition, which is at {lane.own.seq}: was it restored?"
+        refuse(lane, arrived, now, "INTERNAL", reason)
+        return
+    # One whose cancellation overtook it joins nobody: it ends as it arrives.
+    cancelled = request.id in lane.kept
+    _meet(lane, None if cancelled else joinable(lane, request, arrived.payload_digest, now), arrived, now)
 
 
 def _undecodable(lane: Lane, arrived: Arrived, record: Undecodable, now: Now) -> None:
     """Bytes that are no record: a dead letter, and an answer where the sender can be told."""
     set_aside(lane, arrived, now, "BAD_RECORD", record.reason)
-    if record.id is not None and record.id not in lane.members:
+    if record.id is not None and not lane.has_answered(record.id):
         refuse(lane, arrived, now, "BAD_RECORD", record.reason)
 
 
 def _misshapen(lane: Lane, arrived: Arrived, id: str, wrong: Misshapen, now: Now) -> None:
     """Refused under its id, unless that id is another request's, which must not take this for its own end."""
-    if id in lane.members:
+    if lane.has_answered(id):
         set_aside(lane, arrived, now, "ID_REUSED", f"id {id!r} was used before; and {wrong.message}")
     else:
         refuse(lane, arrived, now, wrong.code, wrong.message)
@@ -181,7 +185,7 @@ def quarantine(lane: Lane, arrived: Arrived, now: Now, reason: str) -> None:
     """The record at which a turn failed: a dead letter, and an answer where the sender can be told."""
     set_aside(lane, arrived, now, "INTERNAL", reason)
     id = getattr(arrived.record, "id", None)
-    if id is not None and id not in lane.members:
+    if id is not None and not lane.has_answered(id):
         refuse(lane, arrived, now, "INTERNAL", "the router could not process it; see the dead letter")
     dispatch(lane, now)
 
@@ -204,15 +208,6 @@ def _unserved_due(lane: Lane, action: str, now: Now) -> None:
         lane.put(replace(unserved, since_ms=now.clock_ms))
     else:
         lane.put(Gone(b"unserved/" + action.encode()))
-
-
-def fire(lane: Lane, now: Now, until_ms: int) -> int:
-    """Fire the timers that decide and fell due by `until_ms`, up to which both inputs have been applied."""
-    fired = 0
-    while (due_ms := lane.deciding.next_ms()) is not None and due_ms <= until_ms:
-        step_due(lane, lane.deciding.first(), now)
-        fired += 1
-    return fired
 
 
 def forget_due(lane: Lane, now: Now, at_most: int) -> None:

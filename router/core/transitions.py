@@ -140,6 +140,9 @@ def renew(lane: Lane, run: Run | None, arrived: Arrived, now: Now) -> None:
     lease_until_ms = run.lease_until_ms if blocked else min(now.clock_ms + run.lease_ms, run.hold_until_ms)
     checkpoint = data if saved else run.checkpoint
     lane.put(replace(run, lease_until_ms=lease_until_ms, checkpoint=checkpoint, blocked=blocked))
+    session = lane.sessions[run.session]
+    if session.read < run.number:  # who reports on an item has read it, before a heartbeat says so
+        lane.put(replace(session, read=run.number))
     lane.emit(
         Progressed,
         now,

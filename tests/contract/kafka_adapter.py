@@ -34,7 +34,7 @@ class KafkaAdapter:
     async def forget(self, journal: Journal, place: Place, before: int) -> None:
         admin = AIOKafkaAdminClient(bootstrap_servers=self._server)
         await admin.start()
-        await admin.delete_records({TopicPartition(*place): RecordsToDelete(before_offset=before)})
+        await admin.delete_records({TopicPartition(self.prefix + place.topic, place.partition): RecordsToDelete(before_offset=before)})
         await admin.close()
 
     @contextmanager
@@ -55,7 +55,8 @@ class KafkaAdapter:
     async def settings(self, journal: Journal, topic: str) -> TopicSpec:
         partitions = await journal.partitions(topic)
         assert partitions is not None
-        found = (await Admin([self._server]).settings([topic]))[topic]
+        full = self.prefix + topic
+        found = (await Admin([self._server]).settings([full]))[full]
         retention_ms = int(found["retention.ms"])
         return TopicSpec(
             topic,

@@ -22,14 +22,16 @@ class Site:
     def __init__(self, broker: Broker, name: str, stack: AsyncExitStack) -> None:
         self.broker = broker
         self.name = name
-        self.requests, self.results, self.events, self.state = (
-            f"{name}.{topic}" for topic in ("requests", "results", "events", "state")
-        )
+        self.requests, self.results, self.events, self.state = "requests", "results", "events", "state"
         self._stack = stack
 
     def url(self, port: int | None = None) -> str:
         port = port or self.broker.port
         return f"kafka://127.0.0.1:{port}?prefix={self.name}.&session_timeout_ms=3000"
+
+    def full(self, topic: str) -> str:
+        """What the cluster calls a topic."""
+        return f"{self.name}.{topic}"
 
     async def journal(self, port: int | None = None) -> KafkaJournal:
         journal = await connect(self.url(port))

@@ -17,17 +17,19 @@ pytestmark = [pytest.mark.anyio, pytest.mark.kafka]
 
 
 async def test_topics_get_the_settings_that_they_were_specified_with(site: Site) -> None:
-    found = await Admin([f"127.0.0.1:{site.broker.port}"]).settings([site.requests, site.events, site.state])
-    assert found[site.requests]["cleanup.policy"] == "delete"
-    assert found[site.requests]["retention.ms"] == "-1"
+    found = await Admin([f"127.0.0.1:{site.broker.port}"]).settings(
+        [site.full(topic) for topic in (site.requests, site.events, site.state)]
+    )
+    assert found[site.full(site.requests)]["cleanup.policy"] == "delete"
+    assert found[site.full(site.requests)]["retention.ms"] == "-1"
     # Kafka counts a batch's framing; a record of exactly the specified size must pass.
-    assert found[site.requests]["max.message.bytes"] == str(256 * 1024 + 512)
-    assert found[site.events]["retention.ms"] == "3600000"
-    assert found[site.events]["max.message.bytes"] == str(1024 * 1024 + 512)
-    assert found[site.state]["cleanup.policy"] == "compact"
+    assert found[site.full(site.requests)]["max.message.bytes"] == str(256 * 1024 + 512)
+    assert found[site.full(site.events)]["retention.ms"] == "3600000"
+    assert found[site.full(site.events)]["max.message.bytes"] == str(1024 * 1024 + 512)
+    assert found[site.full(site.state)]["cleanup.policy"] == "compact"
     # With Kafka's defaults a lane's small turns pile up uncompacted (kafka-facts).
-    assert found[site.state]["segment.bytes"] == str(32 * 1024 * 1024)
-    assert found[site.state]["min.cleanable.dirty.ratio"] == "0.1"
+    assert found[site.full(site.state)]["segment.bytes"] == str(32 * 1024 * 1024)
+    assert found[site.full(site.state)]["min.cleanable.dirty.ratio"] == "0.1"
 
 
 async def test_a_record_of_exactly_the_specified_size_passes(site: Site) -> None:
@@ -51,7 +53,7 @@ async def test_positions_outside_the_log_are_lost_and_not_moved(site: Site) -> N
     await journal.append([Record(site.requests, 0, None, b"%d" % i) for i in range(10)])
     admin = AIOKafkaAdminClient(bootstrap_servers=f"127.0.0.1:{site.broker.port}")
     await admin.start()
-    await admin.delete_records({TopicPartition(site.requests, 0): RecordsToDelete(before_offset=4)})
+    await admin.delete_records({TopicPartition(site.full(site.requests), 0): RecordsToDelete(before_offset=4)})
     await admin.close()
     session = await site.claim(journal)
 

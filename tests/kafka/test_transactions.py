@@ -82,7 +82,7 @@ async def test_one_refused_batch_aborts_the_whole_commit(site: Site) -> None:
     # Lowered behind the adapter's back, so that its own check passes and the broker refuses.
     admin = AIOKafkaAdminClient(bootstrap_servers=f"127.0.0.1:{site.broker.port}")
     await admin.start()
-    await admin.alter_configs([ConfigResource("topic", site.events, {"max.message.bytes": "1000"})])
+    await admin.alter_configs([ConfigResource("topic", site.full(site.events), {"max.message.bytes": "1000"})])
     await admin.close()
 
     with pytest.raises(TooLarge):
@@ -191,7 +191,7 @@ async def test_a_stopped_owner_is_fenced_when_it_wakes(site: Site) -> None:
 async def test_the_next_claim_ends_a_killed_owners_transaction(site: Site) -> None:
     """Readers of the partition would wait for the killed owner's own timeout, here 60 s."""
     server = f"127.0.0.1:{site.broker.port}"
-    process = await python(KILLED_OWNER, server, f"{site.name}.0", site.events)
+    process = await python(KILLED_OWNER, server, site.full("lane.0"), site.full(site.events))
     assert await line(process) == "open"
     process.kill()
     await process.wait()
