@@ -58,6 +58,8 @@ class WorkItem(Schema, frozen=True, kw_only=True):
     token: int
     attempt: int
     lease_ms: int
+    hold_ms: int = 86_400_000
+    """No renewal reaches further than this after the grant."""
     expected_version: str | None = None
     checkpoint: Checkpoint | None = None
     previous_end: str | None = None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from keylane.router.core.endings import end, note_unserved, parties_of, party_of
+from keylane.router.core.endings import end, note_unserved, outcome_of, parties_of, party_of
 from keylane.router.core.lane import Lane
 from keylane.router.core.records import Arrived, Forward, Gone, Now
 from keylane.schemas.codec import Undecodable
@@ -42,7 +42,7 @@ def send_on(lane: Lane, arrived: Arrived, request: Request, resource: str, parti
         if not lane.has_answered(request.id):
             refuse(lane, arrived, now, "BAD_RECORD", reason)
         return
-    onward = replace(request, hops=1)  # type: ignore[call-arg]  # every command with a resource has hops
+    onward = replace(request, hops=1)
     lane.forwards.append(Forward(partition, resource, onward, arrived.traceparent))
     lane.emit(SentOn, now, arrived.traceparent, request=request.id, resource=resource, to_partition=partition)
 
@@ -349,19 +349,8 @@ def repeat(lane: Lane, run: Run | None, arrived: Arrived, now: Now) -> None:
         Ended,
         now,
         arrived.traceparent,
-        run=run.id,
-        resource=run.resource,
-        owner=run.owner,
-        action=run.action,
-        status=run.status,
+        **outcome_of(run),
         requests=(request.id,),
-        result=run.result,
-        version=run.version,
-        observed_version=run.observed_version,
-        error=run.error,
-        superseded_by=run.superseded_by,
-        token=run.token,
-        attempt=run.attempt,
         coalesced=member is None,
         repeat=member is not None,
     )

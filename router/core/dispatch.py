@@ -94,6 +94,7 @@ def _grant(lane: Lane, run: Run, session: WorkerSession, now: Now) -> None:
         token=token,
         attempt=attempt,
         lease_ms=policy.lease_ms,
+        hold_ms=policy.max_hold_ms,
         checkpoint=run.checkpoint,
         previous_end=run.previous_end,
     )

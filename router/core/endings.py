@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 from msgspec import Raw
 from msgspec.structs import replace
@@ -54,58 +55,59 @@ def end(
     parties: tuple[Party, ...] = (),
 ) -> None:
     """The run is over for everyone who still wants it. Only its outcome is kept, until the retention ends."""
-    seq = lane.emit(
-        Ended,
-        now,
-        run.traceparent,
-        run=run.id,
+    seq = lane.own.seq + 1
+    requests = tuple(member.id for member in lane.live_members(run))
+    done = Run(
+        id=run.id,
+        order=run.order,
+        state="Done",
         resource=run.resource,
         owner=run.owner,
         action=run.action,
+        digest=run.digest,
+        accepted_ms=run.accepted_ms,
+        accepted=run.accepted,
+        actor=run.actor,
+        attempt=run.attempt,
+        granted_order=run.granted_order,
+        token=run.token,
         status=status,
-        requests=tuple(member.id for member in lane.live_members(run)),
         result=result,
         version=version,
         observed_version=observed_version,
         error=error,
         superseded_by=superseded_by,
-        token=run.token,
-        attempt=run.attempt,
-        parties=parties,
+        ended_order=seq,
+        ended_ms=now.clock_ms,
+        forget_ms=now.clock_ms + lane.policy.retention_ms,
     )
-    lane.put(
-        Run(
-            id=run.id,
-            order=run.order,
-            state="Done",
-            resource=run.resource,
-            owner=run.owner,
-            action=run.action,
-            digest=run.digest,
-            accepted_ms=run.accepted_ms,
-            accepted=run.accepted,
-            actor=run.actor,
-            attempt=run.attempt,
-            granted_order=run.granted_order,
-            token=run.token,
-            status=status,
-            result=result,
-            version=version,
-            observed_version=observed_version,
-            error=error,
-            superseded_by=superseded_by,
-            ended_order=seq,
-            ended_ms=now.clock_ms,
-            forget_ms=now.clock_ms + lane.policy.retention_ms,
-        )
-    )
+    lane.emit(Ended, now, run.traceparent, **outcome_of(done), requests=requests, parties=parties)
+    lane.put(done)
     if status == "completed":
         _completed(lane, run, now, seq, version)
 
 
+def outcome_of(done: Run) -> dict[str, Any]:
+    """What `Ended` says of a run that is done, to whomever it is said."""
+    return {
+        "run": done.id,
+        "resource": done.resource,
+        "owner": done.owner,
+        "action": done.action,
+        "status": done.status,
+        "result": done.result,
+        "version": done.version,
+        "observed_version": done.observed_version,
+        "error": done.error,
+        "superseded_by": done.superseded_by,
+        "token": done.token,
+        "attempt": done.attempt,
+    }
+
+
 def _completed(lane: Lane, run: Run, now: Now, seq: int, version: str | None) -> None:
     policy = lane.policy
-    # Remembered for as long as an earlier run of the same resource may still be retried.
+    # Kept longer where an earlier run of the same resource still waits to be retried by then (`step`).
     forget_ms = now.clock_ms + policy.of(run.action).queue_ms + policy.retention_ms
     lane.put(
         Resource(
@@ -225,6 +227,6 @@ def note_unserved(lane: Lane, action: str, now: Now) -> None:
 def backoff_ms(lane: Lane, run: Run) -> int:
     """Exponential, with half of it jitter taken from the run's id, so that reruns of history wait alike."""
     policy = lane.policy.of(run.action)
-    full = min(policy.backoff_ms * 2 ** min(max(run.attempt - 1, 0), 30), policy.backoff_max_ms)
+    full: int = min(policy.backoff_ms * 2 ** min(max(run.attempt - 1, 0), 30), policy.backoff_max_ms)
     spread = hashlib.sha256(f"{run.id}/{run.attempt}".encode()).digest()
     return full // 2 + int.from_bytes(spread[:4]) % (full // 2 + 1)

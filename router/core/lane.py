@@ -19,7 +19,7 @@ from keylane.router.core.timers import Timers
 from keylane.schemas import topics
 from keylane.schemas.base import Schema
 from keylane.schemas.events import AnyEvent
-from keylane.schemas.items import ItemRecord
+from keylane.schemas.items import Notice, SessionOpened, WorkItem
 from keylane.schemas.state import (
     LANE_KEY,
     KeptCancellation,
@@ -95,6 +95,7 @@ class Lane:
         self.deciding = Timers()
         self.outcomes = Timers()
         self.idle = Timers()
+        self.resting = Timers()
         # What the next dispatch looks at: owning keys with a new head, sessions that may have a free slot.
         self.stirred: dict[str, None] = {}
         self.freed: dict[str, None] = {}
@@ -222,7 +223,7 @@ class Lane:
         self.kept.pop(id, None)
         if new is not None:
             self.kept[id] = new
-        self.idle.set(b"cancelled/" + id.encode(), new and new.forget_ms)
+        self.idle.set(b"cancelled/" + id.encode(), None if new is None else new.forget_ms)
 
     def _put_unserved(self, action: str, new: UnservedAction | None) -> None:
         self.unserved.pop(action, None)
@@ -250,7 +251,7 @@ class Lane:
                     _add(self.serving, (new.pool, action), group)
             if old is None or _seat(old) != _seat(new):
                 _add(self.groups, group, _seat(new))
-        self.deciding.set(b"session/" + id.encode(), new and new.lapses_ms)
+        self.deciding.set(b"session/" + id.encode(), None if new is None else new.lapses_ms)
         for session in (old, new):
             if session is not None and (session.pool, session.actions) in self.groups:
                 self.freed[self.groups[session.pool, session.actions][-1][2]] = None
@@ -259,7 +260,7 @@ class Lane:
         self.resources.pop(key, None)
         if new is not None:
             self.resources[key] = new
-        self.idle.set(b"resource/" + key.encode(), new and new.forget_ms)
+        self.resting.set(b"resource/" + key.encode(), None if new is None else new.forget_ms)
 
     # -- what a turn writes -------------------------------------------------------------------------------
 
@@ -279,7 +280,14 @@ class Lane:
             self.outputs.append(Output(topics.DEADLETTERS, key, letter, id, traceparent))
         return seq
 
-    def tell(self, session: WorkerSession, kind: type[ItemRecord], trace: str | None = None, /, **fields: Any) -> int:
+    def tell(
+        self,
+        session: WorkerSession,
+        kind: type[SessionOpened | WorkItem | Notice],
+        trace: str | None = None,
+        /,
+        **fields: Any,
+    ) -> int:
         """Write the session's next numbered item record. Returns its number."""
         number = session.sent + 1
         self.put(replace(session, sent=number))

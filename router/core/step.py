@@ -102,6 +102,8 @@ def step_due(lane: Lane, key: bytes, now: Now) -> None:
             SESSION_TABLE["Due"][session is not None](lane, session, arrived, now)
         case "unserved":
             _unserved_due(lane, id, now)
+        case "resource":
+            _resource_due(lane, id, now)
         case _:
             lane.put(Gone(key))
     dispatch(lane, now)
@@ -210,6 +212,18 @@ def _unserved_due(lane: Lane, action: str, now: Now) -> None:
         lane.put(Gone(b"unserved/" + action.encode()))
 
 
+def _resource_due(lane: Lane, key: str, now: Now) -> None:
+    """Forgotten, unless a retry waits that must not overwrite what was completed: then it goes to the back."""
+    resource = lane.resources[key]
+    waiting = [lane.runs[id] for _, id in lane.queue.get(key, ())]
+    if any(run.granted_order is not None for run in waiting) or key in lane.held:
+        lasts_ms = max((lane.policy.of(run.action).queue_ms for run in waiting), default=0)
+        forget_ms = now.clock_ms + lasts_ms + lane.policy.retention_ms
+        lane.put(replace(resource, forget_ms=forget_ms))
+    else:
+        lane.put(Gone(b"resource/" + key.encode()))
+
+
 def forget_due(lane: Lane, now: Now, at_most: int) -> None:
     """Forget what is past its retention, and, over the bounds, what was idle longest; `at_most` records a call."""
     policy = lane.policy
@@ -222,7 +236,11 @@ def forget_due(lane: Lane, now: Now, at_most: int) -> None:
             step_due(lane, lane.outcomes.first(), now)
             continue
         due_ms = lane.idle.next_ms()
+        if due_ms is not None and due_ms <= now.clock_ms:
+            step_due(lane, lane.idle.first(), now)
+            continue
+        due_ms = lane.resting.next_ms()
         crowded = len(lane.resources) > policy.bounds.resources
         if due_ms is None or (due_ms > now.clock_ms and not crowded):
             return
-        step_due(lane, lane.idle.first(), now)
+        step_due(lane, lane.resting.first(), now)

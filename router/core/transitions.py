@@ -129,20 +129,22 @@ def renew(lane: Lane, run: Run | None, arrived: Arrived, now: Now) -> None:
     data = Checkpoint(
         data=report.checkpoint.copy(), evidence=report.evidence.copy(), open_questions=report.open_questions
     )
-    saved = report.checkpoint != Progress.__struct_defaults__[0] or data != Checkpoint()
+    saved = data != Checkpoint()
     size = sum(len(bytes(part)) for part in (run.payload, report.checkpoint, report.evidence))
     size += sum(len(question) for question in report.open_questions)
-    if saved and size > lane.policy.bounds.run_bytes:
-        refuse(lane, arrived, now, "TOO_LARGE", f"payload, checkpoint and evidence: {size} bytes")
-        return
+    too_large = saved and size > lane.policy.bounds.run_bytes
     blocked = report.blocked[:BLOCKED_CHARACTERS_MAX] if report.blocked else None
     assert run.hold_until_ms is not None
     lease_until_ms = run.lease_until_ms if blocked else min(now.clock_ms + run.lease_ms, run.hold_until_ms)
-    checkpoint = data if saved else run.checkpoint
+    checkpoint = data if saved and not too_large else run.checkpoint
     lane.put(replace(run, lease_until_ms=lease_until_ms, checkpoint=checkpoint, blocked=blocked))
     session = lane.sessions[run.session]
     if session.read < run.number:  # who reports on an item has read it, before a heartbeat says so
         lane.put(replace(session, read=run.number))
+    if too_large:
+        # Only the checkpoint is refused. The holder counts every acknowledged Progress as a renewal.
+        refuse(lane, arrived, now, "TOO_LARGE", f"payload, checkpoint and evidence: {size} bytes")
+        return
     lane.emit(
         Progressed,
         now,

@@ -1,0 +1,68 @@
+"""What commands answer, beyond the structs of the client. Values only: `render` prints, `cli_exits` grades them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+
+class CancelAnswered(msgspec.Struct, frozen=True, kw_only=True):
+    """`withdrawn`: the request is over. `stop_asked`: its holder was asked to stop, and may finish all the same."""
+
+    request_id: str
+    resource: str
+    answer: Literal["withdrawn", "stop_asked"]
+
+
+class Serving(msgspec.Struct, frozen=True, kw_only=True):
+    """A router owns lanes of the journal at `url` and turns them."""
+
+    url: str
+    pid: int
+
+
+class Stopped(msgspec.Struct, frozen=True, kw_only=True):
+    """A router let its lanes go and stopped, told by `signal`."""
+
+    url: str
+    signal: str
+
+
+class Ingested(msgspec.Struct, frozen=True, kw_only=True):
+    """How an ingestion went. `outcomes` by status and `coalesced` are known only when it was waited for."""
+
+    source: str
+    lines: int
+    published: int
+    unmapped: int
+    malformed: int
+    outcomes: dict[str, int] | None = None
+    coalesced: int | None = None
+
+
+class Scene(msgspec.Struct, frozen=True, kw_only=True):
+    """The demo: a new part of its story."""
+
+    number: int
+    title: str
+
+
+class Said(msgspec.Struct, frozen=True, kw_only=True):
+    """The demo: what happens now."""
+
+    text: str
+
+
+class Claim(msgspec.Struct, frozen=True, kw_only=True):
+    """The demo: what it says that the record shows, and whether it does."""
+
+    text: str
+    holds: bool
+
+
+class DemoDone(msgspec.Struct, frozen=True, kw_only=True):
+    """How many claims the demo made; all of them were found in the recorded events."""
+
+    claims: int
+    seconds: float

@@ -1,0 +1,136 @@
+"""`keylane ingest github`: webhook deliveries, one a line, become work requests. The mapping is in `ingest`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+from cyclopts import Parameter
+
+from keylane.cli_answers import Ingested
+from keylane.cli_context import CommandContext, Context, UsageError
+
+if TYPE_CHECKING:
+    from keylane.client import Client
+    from keylane.schemas.requests import WorkRequest
+    from keylane.waiting import Ticket
+
+BATCH = 100
+
+
+async def github(
+    file: Annotated[Path, Parameter(allow_leading_hyphen=True)],
+    /,
+    *,
+    salt: str = "",
+    wait: Annotated[bool, Parameter(negative="")] = False,
+    context: Context,
+) -> msgspec.Struct:
+    """Publish a work request for each GitHub webhook delivery of a file.
+
+    Each line is {"event": NAME, "payload": BODY}. Ids are made of the lines, so
+    that a file taken in again changes nothing. A delivery that names no resource
+    is told on standard error and is no fault. A line that is no delivery is told
+    too, and ends the command with 2; the others are published all the same.
+
+    Parameters
+    ----------
+    file:
+        The file, or - for standard input.
+    salt:
+        Makes other ids, to take in copies on purpose.
+    wait:
+        Wait for every outcome and count them.
+    """
+    from keylane.client import Client
+
+    lines = _lines(file, context)
+    requests: list[WorkRequest] = []
+    unmapped = malformed = 0
+    for number, request, reason, is_delivery in _mapped(lines, salt):
+        if request is not None:
+            requests.append(request)
+            continue
+        context.warn(f"line {number}: {reason}")
+        unmapped += is_delivery
+        malformed += not is_delivery
+    async with Client(context.url) as client:
+        with _progress(context, "published", len(requests)) as advance:
+            tickets = await _publish(client, requests, advance)
+        outcomes, coalesced = None, None
+        if wait:
+            with _progress(context, "ended", len(tickets)) as advance:
+                outcomes, coalesced = await _outcomes(tickets, advance)
+    return Ingested(
+        source=str(file),
+        lines=len(lines),
+        published=len(tickets),
+        unmapped=unmapped,
+        malformed=malformed,
+        outcomes=outcomes,
+        coalesced=coalesced,
+    )
+
+
+def _lines(file: Path, context: CommandContext) -> list[bytes]:
+    """All lines that hold anything. Read whole: what cannot be read is told before anything is published."""
+    try:
+        data = context.stdin.read() if str(file) == "-" else (context.directory / file).read_bytes()
+    except OSError as error:
+        raise UsageError(f"{file}: {error.strerror}") from error
+    return data.splitlines()
+
+
+def _mapped(lines: Sequence[bytes], salt: str) -> Iterator[tuple[int, WorkRequest | None, str, bool]]:
+    """Line number, the request or the reason for none, and whether the line is a delivery at all."""
+    from keylane.ingest import Unmapped, requests_from_github
+
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        mapped = requests_from_github(line, salt=salt)
+        if isinstance(mapped, Unmapped):
+            named = f"{mapped.event}: {mapped.reason}" if mapped.event else mapped.reason
+            yield number, None, named, bool(mapped.event)
+        else:
+            yield number, mapped, "", True
+
+
+async def _publish(client: Client, requests: Sequence[WorkRequest], advance: Callable[[int], None]) -> list[Ticket]:
+    tickets: list[Ticket] = []
+    waiting = iter(requests)
+    while batch := list(islice(waiting, BATCH)):
+        tickets += await client.submit_all(batch)
+        advance(len(batch))
+    return tickets
+
+
+async def _outcomes(tickets: Sequence[Ticket], advance: Callable[[int], None]) -> tuple[dict[str, int], int]:
+    counts: Counter[str] = Counter()
+    coalesced = 0
+    for ticket in tickets:
+        outcome = await ticket.outcome()
+        counts[outcome.status] += 1
+        coalesced += outcome.coalesced
+        advance(1)
+    return dict(counts), coalesced
+
+
+@contextmanager
+def _progress(context: CommandContext, what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar for whoever watches standard error; nothing where nobody does."""
+    if not context.watched:
+        yield lambda count: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda count: bar.advance(task, count)

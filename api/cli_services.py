@@ -1,0 +1,127 @@
+"""The commands that serve: `up`, `router`, `worker run`; and `demo`, which starts them all."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+from cyclopts import Parameter
+
+from keylane.cli_answers import Serving, Stopped
+from keylane.cli_context import CommandContext, Context, UsageError
+
+if TYPE_CHECKING:
+    from anyio.abc import TaskStatus
+
+    from keylane.embedded import Service
+
+CONFIG_FILE = "keylane.toml"
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+ConfigFile = Annotated[Path | None, Parameter(name="--config")]
+
+
+async def up(*, config: ConfigFile = None, partitions: int | None = None, context: Context) -> msgspec.Struct:
+    """Serve everything from this process, on the embedded journal in ./.keylane. Stops on SIGTERM or Ctrl-C.
+
+    Parameters
+    ----------
+    config:
+        The configuration. Else ./keylane.toml, where there is one.
+    partitions:
+        In how many lanes resources are put. Fixed when the journal is first set up.
+    """
+    service = _service(context, config, partitions)
+    if not service.url.startswith("sqlite://"):
+        raise UsageError(f"up serves an embedded journal (sqlite://…), not {service.url}: there, run keylane router")
+    return await _serve(context, service)
+
+
+async def router(*, config: ConfigFile = None, partitions: int | None = None, context: Context) -> msgspec.Struct:
+    """Run a router on any journal. Several share the lanes; one takes over what another leaves.
+
+    Parameters
+    ----------
+    config:
+        The configuration. Else ./keylane.toml, where there is one.
+    partitions:
+        In how many lanes resources are put. Fixed when the journal is first set up.
+    """
+    return await _serve(context, _service(context, config, partitions))
+
+
+def _service(context: CommandContext, config: Path | None, partitions: int | None) -> Service:
+    from keylane.embedded import load
+
+    found = context.directory / CONFIG_FILE
+    file = config or (found if found.exists() else None)
+    return load(file, context.environ, {"url": context.url, "partitions": partitions})
+
+
+async def _serve(context: CommandContext, service: Service) -> msgspec.Struct:
+    import anyio
+
+    from keylane.embedded import run_router
+
+    stopped_by: list[str] = []
+    serving = Serving(url=service.url, pid=os.getpid())
+    async with anyio.create_task_group() as group:
+
+        async def stop_on_signal(*, task_status: TaskStatus[None]) -> None:
+            # Left after the first signal, which drains: a second one has its usual effect.
+            with anyio.open_signal_receiver(*STOP_SIGNALS) as signals:
+                task_status.started()
+                async for number in signals:
+                    stopped_by.append(number.name)
+                    context.note(f"{number.name}: letting the lanes go")
+                    group.cancel_scope.cancel()
+                    return
+
+        await group.start(stop_on_signal)
+        await run_router(service, ready=lambda: context.show(serving))
+    return Stopped(url=service.url, signal=stopped_by[0])
+
+
+def worker_run(target: str, /, *, context: Context) -> None:
+    """Run a worker. The first SIGTERM or Ctrl-C lets running handlers finish, a second one stops at once.
+
+    Parameters
+    ----------
+    target:
+        Where it is: MODULE:NAME of a keylane.Worker, found from the current directory.
+    """
+    from keylane.workers import Worker
+
+    module_name, separator, name = target.partition(":")
+    if not separator or not module_name or not name:
+        raise UsageError(f"{target!r} is not MODULE:NAME")
+    # Before the import: the worker may be made, and its journal decided, when the module is loaded.
+    if context.url is not None:
+        os.environ["KEYLANE_URL"] = context.url
+    sys.path.insert(0, str(context.directory))
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as missing:
+        if missing.name is None or not (module_name + ".").startswith(missing.name + "."):
+            raise
+        raise UsageError(f"there is no module {module_name!r} here") from missing
+    worker = getattr(module, name, None)
+    if not isinstance(worker, Worker):
+        raise UsageError(f"{target} is no keylane.Worker")
+    context.note(f"worker {target}")
+    worker.run()
+
+
+async def demo(*, context: Context) -> msgspec.Struct:
+    """Show what keylane does, with real processes on a journal of its own. Checks every claim it makes.
+
+    Needs no server. With KEYLANE_URL or --url it does the same on that journal, which can be a Kafka.
+    """
+    from keylane.demo import tell
+
+    return await tell(context)

@@ -1,0 +1,265 @@
+"""`Client`: asking for work, and for what became of it.
+
+The shell over `commands` (what is published), `receipts` (what is read back), `waiting` and `ticket` (what that
+means) and `views` (the folds behind `who` and `status`). No rule of its own beyond publishing again.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self, TypedDict, Unpack
+from uuid import uuid4
+
+import anyio
+
+from keylane import commands
+from keylane.errors import Refused, RunFailed, Unavailable, error_body, refusal, translated
+from keylane.events import EventStream
+from keylane.journal import errors as journal_errors
+from keylane.journal.connect import connect, resolve_url
+from keylane.journal.partitioner import partition_of
+from keylane.journal.port import Journal, Record
+from keylane.outcome import Json, Outcome, Ownership, Position, Status
+from keylane.receipts import Receipts
+from keylane.schemas.requests import Cancellation, WorkRequest
+from keylane.ticket import CancelAnswer, CancelMachine, TicketMachine
+from keylane.views import ownership, read_metadata, read_state, request_status
+from keylane.waiting import ANSWER_S, Ticket, Watch, settled
+
+PUBLISH_S = 10.0
+"""How long a publish whose acknowledgement failed is tried again."""
+RETRY_FIRST_S = 0.05
+RETRY_MAX_S = 1.0
+
+
+class SubmitOptions(TypedDict, total=False):
+    """What `submit` and `run` take besides resource, action and payload; what each of them means."""
+
+    request_id: str | None
+    """Repeating a request under its id gets its first answer again. Default: a new one."""
+    idempotency_key: str | None
+    """Remembers accepted work for longer than a request id, and under any request id."""
+    expected_version: str | None
+    """The version of the resource that the request was decided on."""
+    coalesce_key: str | None
+    """Requests under one key are equal, whatever their payload."""
+    reject_if_busy: bool
+    """Be refused with `LOCK_HELD` instead of waiting."""
+    requires: Sequence[str]
+    """One of these actions must be the last completed one on the resource."""
+    deadline_s: float | None
+    """Withdrawn after so many seconds from acceptance, while it is not held."""
+    traceparent: str | None
+    """W3C trace context. Default: that of the current OpenTelemetry span, where there is one."""
+
+
+class Client:
+    """An agent's side of keylane. An async context manager; safe to share between tasks of one event loop.
+
+    `url`: where the journal is; else `KEYLANE_URL`, else the embedded one in `./.keylane`. `actor`: who asks,
+    for people; else `KEYLANE_ACTOR`, else user@host. Every method raises `Unavailable` when the journal does
+    not answer, and `Refused` for what was not accepted.
+    """
+
+    def __init__(self, url: str | None = None, *, actor: str | None = None) -> None:
+        self.url = resolve_url(url, os.environ)
+        self.actor = actor or commands.default_actor(os.environ)
+
+    async def __aenter__(self) -> Self:
+        with translated():
+            self._journal: Journal = await connect(self.url)
+            try:
+                self._partitions = (await read_metadata(self._journal)).partitions
+            except BaseException:
+                with anyio.CancelScope(shield=True):
+                    await self._journal.close()
+                raise
+        self._receipts = Receipts(self._journal)
+        self._tasks = anyio.create_task_group()
+        await self._tasks.__aenter__()
+        self._tasks.start_soon(self._receipts.run)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._receipts.fail("the client was closed")
+        self._tasks.cancel_scope.cancel()
+        try:
+            # Not told of `error`: it is the caller's, and would come back wrapped in a group.
+            await self._tasks.__aexit__(None, None, None)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self._journal.close()
+
+    async def submit(
+        self,
+        resource: str,
+        action: str,
+        payload: Json = None,
+        *,
+        request_id: str | None = None,
+        idempotency_key: str | None = None,
+        expected_version: str | None = None,
+        coalesce_key: str | None = None,
+        reject_if_busy: bool = False,
+        requires: Sequence[str] = (),
+        deadline_s: float | None = None,
+        traceparent: str | None = None,
+    ) -> Ticket:
+        """Ask that a worker does `action` on `resource`. Returns when the journal has the request for good.
+
+        `payload` is JSON: builtins, msgspec structs or dataclasses. For the options see `SubmitOptions`.
+        Raises `Refused` at once for a bad key or a request over 256 KiB; what the router refuses is told by
+        the ticket.
+        """
+        request = WorkRequest(
+            id=request_id or uuid4().hex,
+            resource=resource,
+            action=action,
+            payload=commands.encoded_payload(payload),
+            actor=self.actor,
+            idempotency_key=idempotency_key,
+            expected_version=expected_version,
+            coalesce_key=coalesce_key,
+            requires=tuple(requires),
+            reject_if_busy=reject_if_busy,
+            deadline_ms=None if deadline_s is None else round(deadline_s * 1000),
+        )
+        (ticket,) = await self.submit_all([request], traceparent=traceparent)
+        return ticket
+
+    async def submit_all(self, requests: Sequence[WorkRequest], *, traceparent: str | None = None) -> list[Ticket]:
+        """Publish many requests at once, in order; as `submit`. One refused here lets none through."""
+        records = []
+        watches = []
+        for request in requests:
+            request = commands.with_canonical_key(request)
+            record = commands.record_of(request, self._partitions, commands.source_of(self.actor), traceparent)
+            machine = TicketMachine(request.id, request.resource, request.action, record.partition)
+            records.append(record)
+            watches.append(Watch(machine))
+        for watch in watches:
+            self._receipts.watch(watch, watch.machine.request_id)
+        await self._publish(records, watches)
+        return [Ticket(watch, lambda: self._receipts.trouble) for watch in watches]
+
+    async def run(
+        self,
+        resource: str,
+        action: str,
+        payload: Json = None,
+        *,
+        timeout_s: float | None = None,
+        **options: Unpack[SubmitOptions],
+    ) -> Outcome:
+        """Submit, and wait until it is completed.
+
+        Raises `Refused` (`LockHeld`); `RunFailed` when it ended in any other way than completed, superseded
+        and cancelled among them; `TimeoutError` after `timeout_s`, which does not withdraw the request.
+        """
+        ticket = await self.submit(resource, action, payload, **options)
+        outcome = await ticket.outcome(timeout_s)
+        if outcome.status == "completed":
+            return outcome
+        assert outcome.error is not None
+        if outcome.status == "refused":
+            raise refusal(outcome.error)
+        raise RunFailed(outcome.error, outcome)
+
+    async def cancel(self, resource: str, request_id: str) -> CancelAnswer:
+        """Withdraw a request. Others that were merged into its run keep it.
+
+        `withdrawn`: it is over. `stop_asked`: it is held and nobody else wants it, so its holder was asked to
+        stop; it ends cancelled or, if the holder had finished, completed. Raises `Refused`: `NOT_FOUND`, or
+        `TOO_LATE` when it had ended.
+        """
+        key = commands.checked_key(resource)
+        partition = self._partition_of(key)
+        command = Cancellation(id=uuid4().hex, resource=key, request=request_id, actor=self.actor)
+        watch = Watch(CancelMachine(command.id, request_id, partition))
+        for name in (command.id, request_id):
+            self._receipts.watch(watch, name)
+        try:
+            with translated():
+                await self._receipts.follow(partition)
+                # The answer may name the run alone. Read after the lane is followed, so that a merge is
+                # either in the state or seen as an event.
+                seen = await read_state(self._journal, partition)
+            known = request_status(seen, key, request_id)
+            if known is not None and known.run:
+                watch.machine.run = known.run
+                self._receipts.watch(watch, known.run)
+            record = commands.record_of(command, self._partitions, commands.source_of(self.actor), None)
+            await self._publish([record], [watch])
+            if not await watch.until(settled, ANSWER_S):
+                raise Unavailable(f"no router answered the cancellation of {request_id} within {ANSWER_S:g} s")
+        finally:
+            self._receipts.drop(watch)
+        if watch.machine.error is not None:
+            raise refusal(watch.machine.error)
+        assert watch.machine.answer is not None
+        return watch.machine.answer
+
+    async def status(self, resource: str, request_id: str) -> Status:
+        """How a request stands, as of the lane's last commit. Raises `Refused` (`NOT_FOUND`)."""
+        key = commands.checked_key(resource)
+        with translated():
+            seen = await read_state(self._journal, self._partition_of(key))
+        status = request_status(seen, key, request_id)
+        if status is None:
+            raise Refused(error_body("NOT_FOUND", f"no request {request_id} is known on {key}"))
+        return status
+
+    async def who(self, resource: str) -> Ownership:
+        """Who holds a resource and who waits for it, as of the lane's last commit."""
+        key = commands.checked_key(resource)
+        with translated():
+            return ownership(await read_state(self._journal, self._partition_of(key)), key)
+
+    def events(self, resource: str | None = None, after: Position | None = None) -> EventStream:
+        """What routers decide, as it happens: of one resource, or of all.
+
+        From now on; or after a position that an earlier stream had, `Position()` being the oldest event
+        that is kept. Iterate over it, and keep its `position` to go on later.
+        """
+        key = None if resource is None else commands.checked_key(resource)
+        lanes = range(self._partitions) if key is None else [self._partition_of(key)]
+        return EventStream(self._journal, lanes, key, after)
+
+    def _partition_of(self, key: str) -> int:
+        return partition_of(key.encode(), self._partitions)
+
+    async def _publish(
+        self, records: Sequence[Record], watches: Sequence[Watch[TicketMachine] | Watch[CancelMachine]]
+    ) -> None:
+        """Write commands, and again under their ids while it is not known whether they were written."""
+        try:
+            with translated():
+                offsets = await self._written(records)
+        except BaseException:
+            for watch in watches:
+                self._receipts.drop(watch)
+            raise
+        for watch, offset in zip(watches, offsets, strict=True):
+            self._receipts.published(watch, offset)
+
+    async def _written(self, records: Sequence[Record]) -> list[int]:
+        give_up_s = anyio.current_time() + PUBLISH_S
+        pause_s = RETRY_FIRST_S
+        while True:
+            try:
+                for partition in {record.partition for record in records}:
+                    await self._receipts.follow(partition)
+                return await self._journal.append(records)
+            except journal_errors.Unavailable:
+                # The router knows a second copy by its id and answers it as a repeat.
+                if anyio.current_time() + pause_s > give_up_s:
+                    raise
+            await anyio.sleep(pause_s)
+            pause_s = min(pause_s * 2, RETRY_MAX_S)

@@ -1,0 +1,97 @@
+"""From what a caller says to the record that is published: keys, payload, size, headers. No waiting here.
+
+What can be refused without a router is refused here, with the router's codes.
+"""
+
+from __future__ import annotations
+
+import getpass
+import importlib
+import socket
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import lru_cache
+from urllib.parse import quote
+
+import msgspec
+from msgspec.structs import replace
+
+from keylane.errors import Refused, error_body
+from keylane.journal.partitioner import partition_of
+from keylane.journal.port import Record
+from keylane.schemas import codec, topics
+from keylane.schemas.keys import BadKey, canonical_key
+from keylane.schemas.requests import Cancellation, WorkRequest
+
+
+def default_actor(environ: Mapping[str, str]) -> str:
+    """Who asks, unless said otherwise: `KEYLANE_ACTOR`, else user@host."""
+    if named := environ.get("KEYLANE_ACTOR"):
+        return named
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container's user need not have a name
+        user = "unknown"
+    return f"{user}@{socket.gethostname()}"
+
+
+def checked_key(resource: str) -> str:
+    """The canonical key. Raises `Refused` (`BAD_KEY`) with the reason."""
+    try:
+        return canonical_key(resource)
+    except BadKey as error:
+        raise Refused(error_body("BAD_KEY", str(error))) from error
+
+
+def with_canonical_key(request: WorkRequest) -> WorkRequest:
+    """The request under its canonical key. Raises `Refused` (`BAD_KEY`)."""
+    key = checked_key(request.resource)
+    return request if key == request.resource else replace(request, resource=key)
+
+
+def encoded_payload(payload: object) -> msgspec.Raw:
+    """A payload as JSON: builtins, msgspec structs, dataclasses. Raises `Refused` (`BAD_RECORD`)."""
+    if isinstance(payload, msgspec.Raw):
+        return payload
+    try:
+        return msgspec.Raw(msgspec.json.encode(payload))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise Refused(error_body("BAD_RECORD", f"the payload is not JSON: {error}")) from error
+
+
+def record_of(command: WorkRequest | Cancellation, partitions: int, source: str, traceparent: str | None) -> Record:
+    """The record that carries `command` to its lane. Raises `Refused` (`TOO_LARGE`)."""
+    key = command.resource.encode()
+    value = codec.encode(command)
+    headers = codec.headers(
+        command,
+        id=command.id,
+        source=source,
+        time=datetime.now(UTC).isoformat(),
+        traceparent=traceparent or current_traceparent(),
+    )
+    size = len(key) + len(value) + sum(len(name) + len(text) for name, text in headers)
+    if size > topics.REQUEST_BYTES_MAX:
+        raise Refused(
+            error_body("TOO_LARGE", f"a request of {size} bytes is over the {topics.REQUEST_BYTES_MAX} allowed")
+        )
+    return Record(topics.REQUESTS, partition_of(key, partitions), key, value, headers)
+
+
+@lru_cache(maxsize=64)
+def source_of(actor: str) -> str:
+    """The CloudEvents source of an actor's commands: a URI reference."""
+    return f"/keylane/clients/{quote(actor, safe='@')}"
+
+
+def current_traceparent() -> str | None:
+    """The caller's current span, where the application uses OpenTelemetry.
+
+    Only looked for when the application has imported it: keylane neither needs it nor loads it.
+    """
+    if "opentelemetry.trace" not in sys.modules:
+        return None
+    carrier: dict[str, str] = {}
+    importlib.import_module("opentelemetry.propagate").inject(carrier)
+    return carrier.get("traceparent")

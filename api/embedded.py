@@ -1,0 +1,85 @@
+"""The composition root: the one place of the face that knows routers. For `up`, `router`, `demo` and tests.
+
+Routers are imported when one is asked for, so that a client does not load them. No behaviour of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import anyio
+from anyio.abc import TaskStatus
+
+from keylane.errors import ConfigError, translated
+from keylane.journal.connect import connect, resolve_url
+
+if TYPE_CHECKING:
+    from keylane.router.config import Config
+
+
+class Service(NamedTuple):
+    """A router as configured, and the journal that it is for."""
+
+    url: str
+    config: Config
+
+
+def load(file: Path | None, environ: Mapping[str, str], flags: Mapping[str, object]) -> Service:
+    """Flags over `KEYLANE_…` over the file; the embedded journal where none names one. Raises `ConfigError`."""
+    from keylane.router.config import BadConfig, load_config
+
+    try:
+        config = load_config(file, environ, flags)
+    except BadConfig as error:
+        raise ConfigError(str(error)) from error
+    return Service(resolve_url(config.url, environ), config)
+
+
+async def run_router(service: Service, *, ready: Callable[[], None]) -> None:
+    """Route until cancelled, which lets the lanes go first. `ready` is called when the first are served.
+
+    Raises `ConfigError` where the journal is set up in another way, `Unavailable` where it does not answer.
+    """
+    from keylane.router.config import BadConfig
+    from keylane.router.service import serve
+
+    with translated():
+        journal = await connect(service.url)
+        try:
+            await serve(journal, service.config, ready=ready)
+        except BadConfig as error:
+            raise ConfigError(str(error)) from error
+        except ExceptionGroup as group:
+            raise _cause(group) from group
+        finally:
+            with anyio.CancelScope(shield=True):
+                await journal.close()
+
+
+def _cause(error: Exception) -> Exception:
+    """What a single task of nested task groups raised: callers know errors, not how many tasks a router has."""
+    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
+
+
+@asynccontextmanager
+async def router_running(service: Service) -> AsyncIterator[None]:
+    """A router in the background, ready on entry and stopped on exit. An error of the body is its own."""
+    failure: Exception | None = None
+    async with anyio.create_task_group() as tasks:
+
+        async def run(*, task_status: TaskStatus[None]) -> None:
+            await run_router(service, ready=task_status.started)
+
+        try:
+            await tasks.start(run)
+            yield
+        except Exception as error:
+            failure = error  # raised outside, since the task group would wrap it in a group
+        tasks.cancel_scope.cancel()
+    if failure is not None:
+        raise failure

@@ -1,0 +1,107 @@
+"""`SyncClient`: the same names as `Client`, for code without an event loop. Safe to use from several threads.
+
+A blocking portal runs one `Client` in a thread of its own; there is no logic here beyond handing calls over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Self, Unpack
+
+from anyio.from_thread import BlockingPortal, start_blocking_portal
+
+from keylane.client import Client, SubmitOptions
+from keylane.outcome import Json, Outcome, Ownership, Position, Status
+from keylane.schemas.events import AnyEvent
+from keylane.schemas.requests import WorkRequest
+from keylane.ticket import CancelAnswer
+from keylane.waiting import ANSWER_S, Ticket
+
+
+class SyncTicket:
+    """One published request; see `Ticket`."""
+
+    def __init__(self, portal: BlockingPortal, ticket: Ticket) -> None:
+        self._portal = portal
+        self._ticket = ticket
+
+    @property
+    def request_id(self) -> str:
+        """The id under which the request is known."""
+        return self._ticket.request_id
+
+    def accepted(self, timeout_s: float = ANSWER_S) -> Status:
+        """See `Ticket.accepted`."""
+        return self._portal.call(self._ticket.accepted, timeout_s)
+
+    def outcome(self, timeout_s: float | None = None) -> Outcome:
+        """See `Ticket.outcome`."""
+        return self._portal.call(self._ticket.outcome, timeout_s)
+
+
+class SyncClient:
+    """An agent's side of keylane, blocking. A context manager; see `Client` for every method."""
+
+    def __init__(self, url: str | None = None, *, actor: str | None = None) -> None:
+        self._client = Client(url, actor=actor)
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            self._portal = stack.enter_context(start_blocking_portal())
+            stack.enter_context(self._portal.wrap_async_context_manager(self._client))
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+
+    def submit(self, resource: str, action: str, payload: Json = None, **options: Unpack[SubmitOptions]) -> SyncTicket:
+        """See `Client.submit`."""
+        ticket = self._portal.call(lambda: self._client.submit(resource, action, payload, **options))
+        return SyncTicket(self._portal, ticket)
+
+    def submit_all(self, requests: Sequence[WorkRequest], *, traceparent: str | None = None) -> list[SyncTicket]:
+        """See `Client.submit_all`."""
+        tickets = self._portal.call(lambda: self._client.submit_all(requests, traceparent=traceparent))
+        return [SyncTicket(self._portal, ticket) for ticket in tickets]
+
+    def run(
+        self,
+        resource: str,
+        action: str,
+        payload: Json = None,
+        *,
+        timeout_s: float | None = None,
+        **options: Unpack[SubmitOptions],
+    ) -> Outcome:
+        """See `Client.run`."""
+        return self._portal.call(lambda: self._client.run(resource, action, payload, timeout_s=timeout_s, **options))
+
+    def cancel(self, resource: str, request_id: str) -> CancelAnswer:
+        """See `Client.cancel`."""
+        return self._portal.call(self._client.cancel, resource, request_id)
+
+    def status(self, resource: str, request_id: str) -> Status:
+        """See `Client.status`."""
+        return self._portal.call(self._client.status, resource, request_id)
+
+    def who(self, resource: str) -> Ownership:
+        """See `Client.who`."""
+        return self._portal.call(self._client.who, resource)
+
+    def events(self, resource: str | None = None, after: Position | None = None) -> Iterator[AnyEvent]:
+        """See `Client.events`. Starts at the first step; close the generator to let go."""
+        stream = self._client.events(resource, after)
+        try:
+            while True:
+                yield self._portal.call(stream.__anext__)
+        finally:
+            self._portal.call(stream.aclose)

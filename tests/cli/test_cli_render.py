@@ -1,0 +1,164 @@
+"""Every answer has a text and an exact JSON, and nothing in an answer can style or steer the terminal."""
+
+import io
+import json
+import unicodedata
+
+import msgspec
+import pytest
+
+from keylane.cli_answers import CancelAnswered, Claim, DemoDone, Ingested, Said, Scene, Serving, Stopped
+from keylane.cli_text import HIDDEN
+from keylane.errors import ErrorBody
+from keylane.outcome import Ended, Holding, Outcome, Ownership, Pending, Status
+from keylane.render import TEXTS, Renderer
+from keylane.schemas.conflicts import ConflictArtifact, ConflictResolved
+from keylane.schemas.events import Party
+
+EVIL = "\x1b[31m\u202e[bold red]evil[/]\n\x9b2J"
+
+OUTCOME = Outcome(
+    request_id=EVIL,
+    run=EVIL,
+    status="failed",
+    result={EVIL: EVIL},
+    version=EVIL,
+    coalesced=True,
+    error=ErrorBody(code=EVIL, message=EVIL, holder=EVIL, cycle=(EVIL,)),
+)
+ANSWERS = [
+    OUTCOME,
+    Status(
+        request_id=EVIL,
+        run=EVIL,
+        resource=EVIL,
+        action=EVIL,
+        state="held",
+        position=2,
+        holder=EVIL,
+        token=5,
+        blocked=EVIL,
+        unserved=True,
+        coalesced=True,
+    ),
+    Ownership(
+        resource=EVIL,
+        held=Holding(
+            holder=EVIL,
+            run=EVIL,
+            resource=EVIL,
+            action=EVIL,
+            requests=(EVIL,),
+            token=5,
+            attempt=1,
+            state="blocked",
+            blocked=EVIL,
+            since=EVIL,
+            lease_left_ms=41_000,
+        ),
+        waiting=(
+            Pending(
+                run=EVIL,
+                resource=EVIL,
+                action=EVIL,
+                actor=EVIL,
+                requests=(EVIL,),
+                position=0,
+                state="backing_off",
+                accepted=EVIL,
+            ),
+        ),
+        last=Ended(run=EVIL, resource=EVIL, action=EVIL, status="completed", ended=EVIL),
+    ),
+    ConflictArtifact(
+        id=EVIL,
+        kind="fenced_report",
+        resource=EVIL,
+        action=EVIL,
+        parties=(Party(request=EVIL, actor=EVIL, action=EVIL, session=EVIL, token=5),),
+        detected=EVIL,
+        clock_ms=1,
+        next_step="wait_and_retry",
+        retry_after_ms=100,
+        expected_version=EVIL,
+        known_version=EVIL,
+        fingerprint="f",
+        runbook=EVIL,
+        note=EVIL,
+        event_seq=1,
+    ),
+    ConflictResolved(id=EVIL, conflict=EVIL, resource=EVIL, by=EVIL, note=EVIL),
+    CancelAnswered(request_id=EVIL, resource=EVIL, answer="stop_asked"),
+    Serving(url=EVIL, pid=1),
+    Stopped(url=EVIL, signal="SIGTERM"),
+    Ingested(source=EVIL, lines=3, published=1, unmapped=1, malformed=1, outcomes={"completed": 1}, coalesced=0),
+    Scene(number=1, title="a title"),
+    Said(text=EVIL),
+    Claim(text=EVIL, holds=False),
+    DemoDone(claims=15, seconds=20.4),
+]
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def shown(answer: msgspec.Struct, output: str, out: io.StringIO | None = None) -> str:
+    out = out or io.StringIO()
+    Renderer(output, out, io.StringIO()).show(answer)  # type: ignore[arg-type]
+    return out.getvalue()
+
+
+def hidden(text: str) -> list[str]:
+    return [character for character in text if unicodedata.category(character) in HIDDEN and character != "\n"]
+
+
+def test_there_is_a_sample_of_everything_that_has_a_text() -> None:
+    assert {type(answer) for answer in ANSWERS} == set(TEXTS)
+
+
+@pytest.mark.parametrize("answer", ANSWERS, ids=lambda answer: type(answer).__name__)
+def test_an_answer_as_text_shows_what_agents_hid(answer: msgspec.Struct) -> None:
+    text = shown(answer, "text")
+    assert text.strip()
+    assert not hidden(text)
+
+
+@pytest.mark.parametrize("answer", ANSWERS, ids=lambda answer: type(answer).__name__)
+def test_an_answer_as_json_is_the_struct_itself_on_one_line(answer: msgspec.Struct) -> None:
+    text = shown(answer, "json")
+    assert text.count("\n") == 1
+    assert not hidden(text)
+    assert msgspec.json.decode(text, type=type(answer)) == answer
+
+
+def test_markup_in_agents_text_is_printed_not_obeyed_on_a_terminal() -> None:
+    text = shown(Said(text="[bold red]evil[/] [link=http://x]y[/link]"), "text", Terminal())
+    assert "[bold red]evil[/] [link=http://x]y[/link]" in text
+
+
+def test_an_error_is_the_envelope_or_says_the_same_in_lines() -> None:
+    body = {"code": "LOCK_HELD", "message": EVIL, "retry_after_ms": 100, "holder": "w-1", "suggestion": "Wait."}
+    out, err = io.StringIO(), io.StringIO()
+    Renderer("json", out, err).fail(body)
+    assert json.loads(err.getvalue()) == {"error": body}
+    text = io.StringIO()
+    Renderer("text", out, text).fail(body)
+    assert text.getvalue().startswith("LOCK_HELD: ")
+    assert "  retry after ms: 100\n  holder: w-1\n  suggestion: Wait.\n" in text.getvalue()
+    assert not hidden(text.getvalue())
+    assert out.getvalue() == ""
+
+
+def test_a_note_is_for_terminals_and_a_warning_for_everybody() -> None:
+    log, terminal = io.StringIO(), Terminal()
+    for err in (log, terminal):
+        renderer = Renderer("text", io.StringIO(), err)
+        renderer.note("a note")
+        renderer.warn("a warning")
+    assert log.getvalue() == "warning: a warning\n"
+    assert "a note" in terminal.getvalue()
+    in_json = io.StringIO()
+    Renderer("json", io.StringIO(), in_json).warn("a warning")
+    assert json.loads(in_json.getvalue()) == {"warning": "a warning"}

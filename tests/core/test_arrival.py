@@ -1,0 +1,442 @@
+"""The arrival rules, in their order: what becomes of a work request, and which artifact is published for it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from core.bench import API, TRACE, Bench, events, image, kinds, names, of, only, policy, work
+
+from keylane.journal.partitioner import partition_of
+from keylane.router.core.policy import ActionPolicy, Bounds
+from keylane.schemas.codec import Undecodable
+from keylane.schemas.conflicts import ConflictArtifact
+from keylane.schemas.deadletters import DeadLetter
+from keylane.schemas.events import Coalesced, DeadLettered, Ended, Queued, Refused, SentOn, StopAsked
+from keylane.schemas.items import Notice, WorkItem
+from keylane.schemas.requests import Cancellation
+
+# -- rule 1: size and shape -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fields", "code"),
+    [
+        ({"id": ""}, "BAD_RECORD"),
+        ({"id": "x" * 129}, "BAD_RECORD"),
+        ({"id": "a\nb"}, "BAD_RECORD"),
+        ({"action": ""}, "BAD_RECORD"),
+        ({"action": "x" * 129}, "BAD_RECORD"),
+        ({"actor": "x" * 257}, "BAD_RECORD"),
+        ({"resource": "no key"}, "BAD_KEY"),
+        ({"deadline_ms": 0}, "BAD_RECORD"),
+        ({"deadline_ms": -1}, "BAD_RECORD"),
+        ({"deadline_ms": 31 * 24 * 3_600_000}, "BAD_RECORD"),
+        ({"payload": '"' + "x" * 99 + '"'}, "TOO_LARGE"),
+        ({"payload": "[" * 5_000 + "]" * 5_000}, "BAD_RECORD"),
+        ({"idempotency_key": "k"}, "BAD_RECORD"),
+        ({"expected_version": "v1"}, "BAD_RECORD"),
+        ({"coalesce_key": "k"}, "BAD_RECORD"),
+        ({"requires": ("drain",)}, "BAD_RECORD"),
+    ],
+)
+def test_a_misshapen_request_is_refused_once_and_nothing_else_happens(fields: dict[str, Any], code: str) -> None:
+    bench = Bench(policy(bounds=Bounds(run_bytes=100 if code == "TOO_LARGE" else 100_000)))
+    bench.join("w")
+    before = image(bench.lane) | {"own": None}
+    outputs = bench.feed(work(**({"id": "r1"} | fields)))
+    assert names(outputs) == ["Refused"]
+    assert only(Refused, outputs).code == code
+    assert only(Refused, outputs).request == fields.get("id", "r1")[:128]
+    assert image(bench.lane) | {"own": None} == before
+
+
+@pytest.mark.parametrize("field", ["idempotency_key", "expected_version", "coalesce_key", "requires"])
+def test_a_wish_that_has_no_rule_yet_is_named_in_the_refusal(field: str) -> None:
+    outputs = Bench().feed(work("r1", **{field: ("a",) if field == "requires" else "a"}))
+    assert only(Refused, outputs).message.startswith(f"{field}: ")
+
+
+def test_keys_are_compared_in_canonical_form() -> None:
+    bench = Bench()
+    bench.request("r1", resource="DEPLOY://api/")
+    assert only(Coalesced, bench.request("r2", resource=API)).run == "r1"
+
+
+# -- rule 2: seen before ----------------------------------------------------------------------------------------
+
+
+def test_a_repeat_of_an_accepted_request_gets_its_first_answer_marked() -> None:
+    bench = Bench()
+    bench.request("r1")
+    bench.request("r2")
+    before = image(bench.lane) | {"own": None}
+    first, second = only(Queued, bench.request("r1")), only(Coalesced, bench.request("r2"))
+    assert (first.request, first.run, first.repeat) == ("r1", "r1", True)
+    assert (second.request, second.run, second.repeat) == ("r2", "r1", True)
+    assert image(bench.lane) | {"own": None} == before
+
+
+def test_a_repeat_of_one_that_left_gets_its_withdrawal() -> None:
+    bench = Bench()
+    bench.request("r1")
+    bench.request("r2")
+    bench.cancel("r1")
+    outputs = bench.request("r1")
+    assert events(outputs) == ["Withdrawn"] and outputs[0].record.repeat  # type: ignore[attr-defined]
+    bench.join("w")
+    bench.complete("r1")
+    outputs = bench.request("r1")
+    assert events(outputs) == ["Withdrawn"], "it left before the outcome, and is not told the outcome"
+
+
+def test_a_repeat_after_the_end_gets_the_outcome() -> None:
+    bench = Bench()
+    bench.join("w")
+    bench.request("r1")
+    bench.complete("r1", result='{"ok":1}', version="v2")
+    again = only(Ended, bench.request("r1"))
+    assert (again.requests, again.status, again.repeat, again.coalesced) == (("r1",), "completed", True, False)
+    assert (bytes(again.result), again.version) == (b'{"ok":1}', "v2")
+
+
+def test_a_repeat_of_a_refused_request_is_refused_again_without_a_second_artifact() -> None:
+    bench = Bench()
+    bench.join("w")
+    bench.request("r1")
+    first = bench.request("r2", payload="1", reject_if_busy=True)
+    bench.complete("r1")
+    again = bench.request("r2", payload="1", reject_if_busy=True)
+    assert kinds(first) == ["lock_held"] and names(again) == ["Refused"]
+    assert (only(Refused, again).code, only(Refused, again).repeat) == ("LOCK_HELD", True)
+
+
+@pytest.mark.parametrize("first", ["accepted", "refused", "done"])
+def test_a_reused_id_is_a_dead_letter_and_an_artifact_and_is_never_answered(first: str) -> None:
+    bench = Bench()
+    bench.join("w")
+    if first == "refused":
+        bench.request("r0")
+    bench.request("r1", payload="1", reject_if_busy=first == "refused")
+    if first == "done":
+        bench.complete("r1")
+    before = image(bench.lane) | {"own": None}
+    outputs = bench.request("r1", payload="2")
+    assert names(outputs) == ["DeadLettered", "ConflictArtifact", "DeadLetter"]
+    assert only(DeadLettered, outputs).code == "ID_REUSED" and kinds(outputs) == ["id_reused"]
+    assert image(bench.lane) | {"own": None} == before
+
+
+@pytest.mark.parametrize("first", ["accepted", "refused"])
+@pytest.mark.parametrize("what", ["misshapen", "undecodable", "sent on twice"])
+def test_a_bad_record_under_a_known_id_is_not_answered_under_it(first: str, what: str) -> None:
+    """Its first sender would take the answer for its own end."""
+    here = partition_of(API.encode(), 4)
+    bench = Bench(partition=here, partitions=4)
+    if first == "refused":
+        bench.request("r0")
+    bench.request("r1", payload="1", reject_if_busy=first == "refused")
+    wrong = {
+        "misshapen": work("r1", action=""),
+        "undecodable": Undecodable("bad", "r1", API),
+        "sent on twice": work("r1", resource=_elsewhere(here, 4), hops=1),
+    }[what]
+    outputs = bench.feed(wrong)
+    assert names(outputs)[0] == "DeadLettered" and of(Refused, outputs) == []
+
+
+def test_a_request_that_has_seen_more_than_the_lane_is_refused_unless_its_first_answer_is_known() -> None:
+    bench = Bench()
+    refused = only(Refused, bench.request("r1", seen=10_000))
+    assert (refused.code, refused.request) == ("INTERNAL", "r1")
+    bench.request("r2", seen=0)
+    assert events(bench.request("r2", seen=10_000)) == ["Queued"], "accepted once: never refused later"
+
+
+def test_refusals_are_remembered_up_to_a_bound_newest_first() -> None:
+    bench = Bench(policy(bounds=Bounds(refusals=2)))
+    bench.request("r0")
+    for number in (1, 2, 3):
+        bench.request(f"r{number}", payload=str(number), reject_if_busy=True)
+    assert list(bench.lane.refused) == ["r2", "r3"]
+    bench.join("w")
+    bench.complete("r0")
+    assert only(Refused, bench.request("r3", payload="3", reject_if_busy=True)).repeat
+    assert events(bench.request("r1", payload="1", reject_if_busy=True)) == ["Queued", "Granted"]
+
+
+# -- rule 4: coalescing -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.requirement("M.2")
+def test_equal_requests_become_one_run_and_all_get_its_outcome() -> None:
+    bench = Bench()
+    bench.request("r1", payload='{"a":1,"b":[2]}')
+    joined = only(Coalesced, bench.request("r2", payload='{ "b": [2], "a": 1 }'))
+    assert joined.run == "r1"
+    bench.join("w")
+    assert only(Coalesced, bench.request("r3", payload='{"a":1,"b":[2]}')).run == "r1", "held, within the window"
+    assert only(Ended, bench.complete("r1")).requests == ("r1", "r2", "r3")
+
+
+@pytest.mark.parametrize("other", [{"payload": "2"}, {"action": "stop"}, {"resource": "deploy://web"}])
+def test_what_differs_is_not_merged(other: dict[str, Any]) -> None:
+    bench = Bench()
+    bench.request("r1", payload="1")
+    assert events(bench.request("r2", **({"payload": "1"} | other))) == ["Queued"]
+
+
+def test_a_waiting_run_takes_equal_requests_for_as_long_as_it_waits() -> None:
+    bench = Bench()
+    bench.request("r1")
+    bench.wait(20_000)
+    assert events(bench.request("r2")) == ["Coalesced"]
+
+
+def test_a_held_run_takes_them_within_the_window_only() -> None:
+    bench = Bench()
+    bench.join("w")
+    bench.request("r1")
+    bench.wait(999)
+    assert events(bench.request("r2")) == ["Coalesced"]
+    bench.wait(1)
+    assert events(bench.request("r3")) == ["Queued"]
+
+
+def test_a_completed_run_answers_with_one_event_within_the_window() -> None:
+    bench = Bench()
+    bench.join("w")
+    bench.request("r1")
+    bench.complete("r1", result="7")
+    outputs = bench.request("r2")
+    ended = only(Ended, outputs)
+    assert names(outputs) == ["Ended"]
+    assert (ended.run, ended.requests, ended.coalesced, ended.repeat) == ("r1", ("r2",), True, False)
+    again = only(Ended, bench.request("r2"))
+    assert (again.requests, again.repeat, again.coalesced) == (("r2",), True, False)
+    bench.wait(1_000)
+    assert events(bench.request("r3")) == ["Queued", "Granted"]
+
+
+def test_nothing_joins_a_failed_run() -> None:
+    bench = Bench(policy(attempts=1))
+    bench.join("w")
+    bench.request("r1")
+    bench.fail("r1")
+    assert events(bench.request("r2")) == ["Queued", "Granted"]
+
+
+def test_nothing_joins_a_completed_run_after_another_completed_on_the_resource() -> None:
+    bench = Bench(policy(coalesce_ms=60_000))
+    bench.join("w", "restart", "stop")
+    bench.request("r1")
+    bench.complete("r1")
+    bench.request("r2", "stop")
+    bench.complete("r2")
+    assert events(bench.request("r3")) == ["Queued", "Granted"]
+
+
+def test_nothing_joins_a_run_whose_holder_was_asked_to_stop() -> None:
+    bench = Bench()
+    bench.join("w")
+    bench.request("r1")
+    bench.cancel("r1")
+    assert events(bench.request("r2")) == ["Queued"]
+
+
+def test_nothing_joins_a_retried_run_that_newer_work_has_overtaken() -> None:
+    """r1's retry will be superseded by r2: r3, which was asked for after r2, must not go down with it."""
+    bench = Bench(policy(backoff_ms=10_000))
+    bench.join("w")
+    bench.request("r1", payload="1")
+    bench.fail("r1")
+    bench.request("r2", payload="2")
+    bench.complete("r2")
+    assert events(bench.request("r3", payload="1")) == ["Queued", "Granted"]
+
+
+def test_a_request_whose_cancellation_overtook_it_is_not_merged_either() -> None:
+    bench = Bench()
+    bench.request("r1")
+    bench.cancel("r2")
+    outputs = bench.request("r2")
+    assert events(outputs) == ["Queued", "Ended"]
+    assert (only(Ended, outputs).requests, only(Ended, outputs).status) == (("r2",), "cancelled")
+    assert bench.states()["r1"] == "Waiting" and bench.lane.kept == {}
+
+
+# -- rule 6: contention -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.requirement("S0.2")
+def test_queue_a_different_change_waits_with_its_position_and_the_holder() -> None:
+    bench = Bench()
+    bench.join("w")
+    bench.request("r1")
+    queued = only(Queued, bench.request("r2", payload="2"))
+    assert (queued.position, queued.holder, queued.unserved) == (0, "w", False)
+    assert only(Queued, bench.request("r3", payload="3")).position == 1
+
+
+@pytest.mark.requirement("S2.1")
+def test_reject_says_who_holds_it_since_when_and_when_to_come_back() -> None:
+    bench = Bench(policy(on_conflict="reject"))
+    bench.join("w")
+    bench.request("r1", actor="ann")
+    bench.wait(1_000)
+    outputs = bench.request("r2", payload="2", actor="bob")
+    refused, artifact = only(Refused, outputs), only(ConflictArtifact, outputs)
+    assert names(outputs) == ["Refused", "ConflictArtifact"]
+    assert (refused.code, refused.holder, refused.held_since) == ("LOCK_HELD", "w", bench.run("r1").since)
+    assert (refused.lease_expires_in_ms, refused.position, refused.retry_after_ms) == (299_000, 1, 5_000)
+    assert [party.actor for party in artifact.parties] == ["bob", "ann"]
+    assert (artifact.kind, artifact.next_step, artifact.since_ms) == ("lock_held", "wait_and_retry", 0)
+    bench.wait(298_950)
+    assert only(Refused, bench.request("r3", payload="3")).retry_after_ms == 100
+
+
+def test_a_request_may_ask_for_rejection_where_it_would_wait() -> None:
+    bench = Bench()
+    bench.request("r1")
+    assert only(Refused, bench.request("r2", payload="2", reject_if_busy=True)).code == "LOCK_HELD"
+    assert events(bench.request("r3", payload="3")) == ["Queued"]
+
+
+def test_supersede_ends_waiting_runs_and_tells_each_requester_what_replaced_it() -> None:
+    bench = Bench(policy(on_conflict="supersede"))
+    bench.request("r1", payload="1", actor="ann")
+    bench.request("r2", payload="1", actor="bob")
+    outputs = bench.request("r3", payload="3", actor="cy")
+    ended, artifact = only(Ended, outputs), only(ConflictArtifact, outputs)
+    assert events(outputs) == ["Queued", "Ended"]
+    assert (ended.status, ended.requests, ended.superseded_by) == ("superseded", ("r1", "r2"), "r3")
+    assert [(p.request, p.actor) for p in artifact.parties] == [("r3", "cy"), ("r1", "ann"), ("r2", "bob")]
+
+
+@pytest.mark.parametrize("stop", [False, True])
+def test_supersede_asks_the_holder_to_stop_only_where_the_policy_says_so(stop: bool) -> None:
+    bench = Bench(policy(on_conflict="supersede", stop_holder=stop))
+    bench.join("w")
+    bench.request("r1", payload="1")
+    outputs = bench.request("r2", payload="2")
+    assert events(outputs) == (["Queued", "StopAsked"] if stop else ["Queued"])
+    assert [notice.kind for notice in of(Notice, outputs)] == (["stop"] if stop else [])
+    outputs = bench.fail("r1")
+    if stop:
+        ended = of(Ended, outputs)[0]
+        assert (ended.status, ended.superseded_by) == ("superseded", "r2")
+        assert [party.request for party in only(ConflictArtifact, outputs).parties] == ["r1"]
+    else:
+        assert events(outputs)[0] == "AttemptFailed"
+
+
+def test_a_stopped_holder_may_still_complete() -> None:
+    bench = Bench(policy(on_conflict="supersede", stop_holder=True))
+    bench.join("w")
+    bench.request("r1", payload="1")
+    assert only(StopAsked, bench.request("r2", payload="2")).by == "r2"
+    assert events(bench.request("r3", payload="3")) == ["Queued", "Ended"], "asked once"
+    assert of(Ended, bench.complete("r1"))[0].status == "completed"
+
+
+def test_on_conflict_by_the_other_runs_action() -> None:
+    rollback = ActionPolicy(on_conflict="reject", on_conflict_with={"restart": "queue", "hotfix": "supersede"})
+    bench = Bench(policy(actions={"rollback": rollback}))
+    bench.request("r1", "restart")
+    assert events(bench.request("r2", "rollback", "2")) == ["Queued"]
+    other = {"resource": "deploy://web"}
+    bench.request("h1", "hotfix", **other)
+    assert events(bench.request("r3", "rollback", "3", **other)) == ["Queued", "Ended"]
+    assert only(Refused, bench.request("r4", "rollback", "4", **other)).code == "LOCK_HELD", "itself: the default"
+
+
+# -- rule 7: bounds ---------------------------------------------------------------------------------------------
+
+
+def test_waiters_per_resource_are_bounded() -> None:
+    bench = Bench(policy(bounds=Bounds(waiters_per_resource=2)))
+    for number in range(2):
+        bench.request(f"r{number}", payload=str(number))
+    outputs = bench.request("r2", payload="2")
+    refused = only(Refused, outputs)
+    assert (names(outputs), refused.code, refused.retry_after_ms) == (["Refused"], "QUEUE_FULL", 1_000)
+    assert events(bench.request("x", resource="deploy://web")) == ["Queued"]
+
+
+def test_runs_of_a_lane_are_bounded_and_outcomes_count() -> None:
+    bench = Bench(policy(bounds=Bounds(runs=1)))
+    bench.join("w")
+    bench.request("r1")
+    bench.complete("r1")
+    assert only(Refused, bench.request("r2", payload="2")).code == "LANE_FULL"
+    bench.cancel("r3")
+    assert only(Refused, bench.request("r3", payload="2")).code == "LANE_FULL", "nor by way of cancellations"
+
+
+@pytest.mark.parametrize("completed", [False, True])
+def test_members_of_a_run_are_bounded(completed: bool) -> None:
+    bench = Bench(policy(bounds=Bounds(members_per_run=2)))
+    bench.join("w")
+    bench.request("r1")
+    bench.request("r2")
+    if completed:
+        bench.complete("r1")
+    assert only(Refused, bench.request("r3")).code == "QUEUE_FULL"
+    assert len(bench.lane.members_of["r1"]) == 2
+
+
+def test_actions_that_nobody_handles_are_bounded_and_do_not_shut_out_others() -> None:
+    bench = Bench(policy(bounds=Bounds(unserved_actions=1)))
+    bench.join("w")
+    bench.request("r1", "a")
+    assert only(Refused, bench.request("r2", "b", resource="deploy://b")).code == "LANE_FULL"
+    assert events(bench.request("r3", "a", resource="deploy://c")) == ["Queued"]
+    assert events(bench.request("r4", "restart", resource="deploy://d")) == ["Queued", "Granted"]
+
+
+# -- the right partition ----------------------------------------------------------------------------------------
+
+
+def _elsewhere(here: int, partitions: int) -> str:
+    keys = (f"deploy://app{number}" for number in range(100))
+    return next(key for key in keys if partition_of(key.encode(), partitions) != here)
+
+
+def test_a_request_at_the_wrong_partition_is_sent_on_once_then_is_a_dead_letter() -> None:
+    here = partition_of(API.encode(), 4)
+    elsewhere = _elsewhere(here, 4)
+    there = partition_of(elsewhere.encode(), 4)
+    bench = Bench(partition=here, partitions=4)
+    for command in (work("r1", resource=elsewhere), Cancellation(id="c1", resource=elsewhere, request="r1")):
+        outputs = bench.feed(command)
+        assert names(outputs) == ["SentOn"]
+        assert only(SentOn, outputs).to_partition == there
+        forward = bench.forwards.pop()
+        assert (forward.partition, forward.key, forward.record.hops) == (there, elsewhere, 1)  # type: ignore[union-attr]
+    assert isinstance(forward.record, Cancellation) and bench.lane.runs == {}
+    outputs = bench.feed(work("r2", resource=elsewhere, hops=1))
+    assert names(outputs) == ["DeadLettered", "DeadLetter", "Refused"]
+    assert (only(Refused, outputs).code, bench.forwards) == ("BAD_RECORD", [])
+
+
+def test_bytes_that_are_no_record_are_a_dead_letter_that_names_their_place_and_an_answer() -> None:
+    bench = Bench()
+    outputs = bench.feed(Undecodable("no JSON", None, None), key="k", excerpt="{{{")
+    letter = only(DeadLetter, outputs)
+    assert names(outputs) == ["DeadLettered", "DeadLetter"]
+    place = (letter.topic, letter.partition, letter.offset, letter.code, letter.reason, letter.key, letter.excerpt)
+    assert place == ("requests", 0, 1, "BAD_RECORD", "no JSON", "k", "{{{")
+    outputs = bench.feed(Undecodable("bad field", "r1", API))
+    assert names(outputs) == ["DeadLettered", "DeadLetter", "Refused"]
+    refused = only(Refused, outputs)
+    assert (refused.request, refused.resource, refused.command) == ("r1", API, "WorkRequest")
+
+
+def test_an_item_carries_what_was_asked_for_and_the_trace() -> None:
+    bench = Bench()
+    bench.join("w")
+    outputs = bench.request("r1", payload='{"a":1}', actor="ann")
+    item = only(WorkItem, outputs)
+    assert (item.run, item.resource, item.owner, item.action, item.actor) == ("r1", API, API, "restart", "ann")
+    assert (bytes(item.payload), item.requests, item.attempt, item.number) == (b'{"a":1}', ("r1",), 1, 2)
+    assert {output.traceparent for output in outputs} == {TRACE}

@@ -1,0 +1,138 @@
+"""Calling a handler: from an item record to the report on it. No journal, no session, no deadlines.
+
+What a handler does wrong becomes a report here, never an exception in the worker.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any, NamedTuple, get_args, get_origin
+
+import anyio
+import anyio.to_thread
+import msgspec
+
+from keylane.schemas.base import ErrorDetail
+from keylane.schemas.items import WorkItem
+from keylane.schemas.results import Completed, Failed
+from keylane.schemas.topics import REQUEST_BYTES_MAX
+from keylane.workers.item import Done, Fail, Holding, Item, LeaseLost, Retry, StaleVersion, cut, raw
+
+RESULT_BYTES_MAX = REQUEST_BYTES_MAX - 16 * 1024
+"""Of a result as JSON: what reports take, less what the report and its headers need around it."""
+
+AnyHandler = Callable[..., Any]
+
+
+class Handler(NamedTuple):
+    """A function that does an action, with what its annotation says about the payload."""
+
+    action: str
+    call: AnyHandler
+    decode: Callable[[msgspec.Raw], Any]
+    is_async: bool
+
+
+def handler_of(action: str, function: AnyHandler) -> Handler:
+    """A handler for `action`. Its first parameter's annotation, `Item[Restart]`, says how to decode payloads.
+
+    Raises TypeError when it takes no item, or its annotation cannot be resolved or decoded to.
+    """
+    try:
+        parameters = list(inspect.signature(function, eval_str=True).parameters.values())
+    except NameError as error:
+        raise TypeError(
+            f"handler {action!r}: its annotations name {error.name!r}, which is not defined at module level"
+        ) from error
+    if not parameters:
+        raise TypeError(f"handler {action!r} must take the item as its first parameter")
+    annotation = parameters[0].annotation
+    payload_type = get_args(annotation)[0] if get_origin(annotation) is Item else Any
+    decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(payload_type)
+    call = function if inspect.isroutine(function) else type(function).__call__
+    return Handler(action, function, decoder.decode, inspect.iscoroutinefunction(call))
+
+
+async def work(
+    handler: Handler, record: WorkItem, holding: Holding, *, pool: str, traceparent: str | None = None
+) -> Completed | Failed:
+    """Call the handler and return what is to be reported. Only a cancellation gets out of here."""
+    try:
+        payload = handler.decode(record.payload)
+        merged = [handler.decode(each) for each in record.merged]
+    except (msgspec.MsgspecError, RecursionError) as error:
+        return failed(record, pool, "BAD_PAYLOAD", f"the payload is not what the handler takes: {error}", final=True)
+    item: Item[Any] = Item(record, payload, merged, holding, traceparent)
+    try:
+        done = await call(handler, item)
+    except Fail as error:
+        return failed(record, pool, "FAILED", str(error), final=True)
+    except StaleVersion as error:
+        return failed(record, pool, "STALE_VERSION", str(error), final=True)
+    except Retry as error:
+        return failed(record, pool, "RETRY", str(error), retry_after_ms=max(0, round(error.after_s * 1000)))
+    except LeaseLost as error:
+        return failed(record, pool, "FENCED", str(error))
+    except Exception as error:
+        return failed(record, pool, "EXCEPTION", f"{type(error).__name__}: {error}")
+    return completed(record, pool, done)
+
+
+async def call(handler: Handler, item: Item[Any]) -> Done:
+    """Call it where it belongs, a plain function in a thread, and return what it did.
+
+    When cancelled, a thread is left behind: it cannot be stopped, only told by `Item.check`.
+    """
+    if handler.is_async:
+        value = await handler.call(item)
+    else:
+        # The lane bounds how many items there are, so threads need no bound of their own.
+        limiter = anyio.CapacityLimiter(1)
+        value = await anyio.to_thread.run_sync(handler.call, item, abandon_on_cancel=True, limiter=limiter)
+    return value if isinstance(value, Done) else Done(value)
+
+
+def completed(record: WorkItem, pool: str, done: Done) -> Completed | Failed:
+    """The report on an action that was done. When its result cannot be told the run fails for good: the action
+    took place, so doing it again would be worse than an unknown result."""
+    try:
+        result = raw(done.result)
+    except (TypeError, ValueError, RecursionError, OverflowError) as error:
+        return failed(record, pool, "BAD_RESULT", f"done, but its result is no JSON: {error}", final=True)
+    size = len(bytes(result))
+    if size > RESULT_BYTES_MAX:
+        message = f"done, but its result of {size} bytes is over the {RESULT_BYTES_MAX} that a report takes"
+        return failed(record, pool, "TOO_LARGE", message, final=True)
+    return Completed(
+        session=record.session,
+        pool=pool,
+        resource=record.resource,
+        run=record.run,
+        token=record.token,
+        result=result,
+        version=done.version,
+        observed_version=done.observed_version,
+    )
+
+
+def failed(
+    record: WorkItem,
+    pool: str,
+    code: str,
+    message: str,
+    *,
+    final: bool = False,
+    retry_after_ms: int | None = None,
+) -> Failed:
+    """The report on an attempt that did not succeed; `final` ends the run. The message is cut."""
+    return Failed(
+        session=record.session,
+        pool=pool,
+        resource=record.resource,
+        run=record.run,
+        token=record.token,
+        error=ErrorDetail(code=code, message=cut(message)),
+        final=final,
+        retry_after_ms=retry_after_ms,
+    )
