@@ -8,6 +8,7 @@ output. Nothing slow is imported here: `keylane --help` must be quick.
 from __future__ import annotations
 
 import inspect
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -38,7 +39,6 @@ class _Invocation:
         self.renderer = Renderer(output, self.out, self.err)
         return CommandContext(
             url=url,
-            output=output,
             environ=os.environ,
             directory=Path.cwd(),
             stdin=self.stdin,
@@ -143,7 +143,12 @@ def run(arguments: Sequence[str], out: TextIO, err: TextIO, stdin: BinaryIO) -> 
 
 def main() -> int:
     """The entry point of the distribution."""
-    code = run(sys.argv[1:], sys.stdout, sys.stderr, sys.stdin.buffer)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal may not know a character that an agent does
+    # A process can be started without standard input.
+    stdin = sys.stdin.buffer if sys.stdin is not None else io.BytesIO()
+    code = run(sys.argv[1:], sys.stdout, sys.stderr, stdin)
     if code == BROKEN_PIPE:
         # The interpreter flushes standard output once more as it goes; nobody reads it (Python docs, SIGPIPE).
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

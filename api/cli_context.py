@@ -22,7 +22,6 @@ class CommandContext:
     """
 
     url: str | None
-    output: Output
     environ: Mapping[str, str]
     directory: Path
     stdin: BinaryIO

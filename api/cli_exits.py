@@ -108,7 +108,7 @@ def failure_of(error: BaseException) -> Failure:
     return Failure({"code": "INTERNAL", "message": told, "suggestion": REPORT_IT}, FAULT, is_fault=True)
 
 
-REPORT_IT = "Set KEYLANE_DEBUG=1 to see where, and report it."
+REPORT_IT = "Set KEYLANE_DEBUG=1 to see where; report it unless it is in your own code."
 
 KNOWN: tuple[tuple[type[Exception], str, str], ...] = (
     (UsageError, "USAGE", "See keylane --help."),

@@ -58,7 +58,7 @@ async def tell(context: CommandContext) -> DemoDone:
         directory = Path(folder)
         try:
             claims = await _play(context, directory)
-        except BaseException:
+        except Exception:
             for text in log_tails(directory):
                 context.warn(text)
             raise
@@ -67,17 +67,17 @@ async def tell(context: CommandContext) -> DemoDone:
 
 async def _play(context: CommandContext, directory: Path) -> int:
     url = _stage_url(context.url or context.environ.get("KEYLANE_URL") or f"sqlite://{directory}/journal.db")
-    environ = environ_of(url)
+    environ = environ_of(context.environ, url)
     (directory / "keylane.toml").write_text(CONFIG)
     async with AsyncExitStack() as stack:
         command = ["keylane.cli", "--output", "json", *_service(url)]
-        router = await stack.enter_async_context(process(directory, "router", environ, *command))
+        router = await stack.enter_async_context(process(directory, "router", environ, *command, listened_to=True))
         await router_ready(router)
         journal = await connect(url)
         stack.push_async_callback(journal.close)
         group = await stack.enter_async_context(anyio.create_task_group())
         stack.callback(group.cancel_scope.cancel)
-        stage = Stage(directory, url, journal, Recording(), context.show)
+        stage = Stage(directory, Recording(), context.show)
         await group.start(stage.record.follow, journal)
         stage.say(f"A router and three workers run as processes of their own, on {url}.")
         partitions = await journal.partitions(EVENTS)

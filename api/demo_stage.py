@@ -6,9 +6,8 @@ the topics `events` and `conflicts` as anybody could read them.
 
 from __future__ import annotations
 
-import json
-import os
 import signal
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -107,12 +106,8 @@ class Recording:
 class Stage:
     """The processes of one telling, and how it is told."""
 
-    def __init__(
-        self, directory: Path, url: str, journal: Journal, record: Recording, show: Callable[[msgspec.Struct], None]
-    ) -> None:
+    def __init__(self, directory: Path, record: Recording, show: Callable[[msgspec.Struct], None]) -> None:
         self.directory = directory
-        self.url = url
-        self.journal = journal
         self.record = record
         self.workers: dict[str, Process] = {}
         self.claims = 0
@@ -141,11 +136,18 @@ class Stage:
 
 
 @asynccontextmanager
-async def process(directory: Path, name: str, environ: Mapping[str, str], *arguments: str) -> AsyncIterator[Process]:
+async def process(
+    directory: Path, name: str, environ: Mapping[str, str], *arguments: str, listened_to: bool = False
+) -> AsyncIterator[Process]:
     """A process of our own interpreter in `directory`, told to stop at the end, and killed if it does not."""
     with (directory / f"{name}.log").open("wb") as log:
         started = await anyio.open_process(
-            [sys.executable, "-m", *arguments], stdin=None, stderr=log, cwd=directory, env=environ
+            [sys.executable, "-m", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE if listened_to else log,
+            stderr=log,
+            cwd=directory,
+            env=environ,
         )
         try:
             yield started
@@ -155,7 +157,6 @@ async def process(directory: Path, name: str, environ: Mapping[str, str], *argum
 
 
 async def _end(started: Process) -> None:
-
     if started.returncode is None:
         started.send_signal(signal.SIGCONT)
         started.terminate()
@@ -167,8 +168,8 @@ async def _end(started: Process) -> None:
     await started.aclose()
 
 
-async def router_ready(router: Process) -> dict[str, object]:
-    """What `keylane up` or `keylane router` says when it serves. Raises `ClaimBroken` when it ends instead."""
+async def router_ready(router: Process) -> None:
+    """Wait until `keylane up` or `keylane router` says that it serves. Raises `ClaimBroken` when it does not."""
     assert router.stdout is not None
     said = b""
     with anyio.move_on_after(SEEN_S):
@@ -177,8 +178,7 @@ async def router_ready(router: Process) -> dict[str, object]:
                 said += await router.stdout.receive()
             except anyio.EndOfStream:
                 raise ClaimBroken("the router starts") from None
-        serving: dict[str, object] = json.loads(said)
-        return serving
+        return
     raise ClaimBroken(f"the router serves within {SEEN_S:.0f} s")
 
 
@@ -208,6 +208,7 @@ def log_tails(directory: Path) -> list[str]:
     ]
 
 
-def environ_of(url: str) -> dict[str, str]:
-    """The environment of the processes: ours, and the journal. Their own folder has the configuration."""
-    return {**os.environ, "KEYLANE_URL": url}
+def environ_of(outer: Mapping[str, str], url: str) -> dict[str, str]:
+    """The environment of the processes: ours without what configures keylane, which their own folder does."""
+    kept = {name: value for name, value in outer.items() if not name.startswith("KEYLANE_")}
+    return {**kept, "KEYLANE_URL": url}

@@ -141,7 +141,7 @@ def _ownership_rows(owned: Ownership) -> Iterator[Row]:
     for pending in owned.waiting:
         by = f" by {line(pending.actor)}" if pending.actor else ""
         state = pending.state.replace("_", " ")
-        order = f"  {pending.position}. {line(pending.action)} {line(pending.run)}{by}"
+        order = f"  {pending.position + 1}. {line(pending.action)} {line(pending.run)}{by}"
         yield f"{order}, {state} since {line(pending.accepted)}", ""
     if (last := owned.last) is not None:
         yield f"  last: {line(last.action)} {line(last.run)} {last.status} at {line(last.ended)}", "dim"

@@ -82,8 +82,7 @@ class LaneTask:
             session = await self._journal.claim(self.partition, INPUTS, topics.STATE)
             await self._take_turns(session)
         except Culprit as culprit:
-            self._blame(culprit)
-            return True
+            return self._blame(culprit)
         except LaneLost as error:
             log.warning("lane %d lost: %s", self.partition, error)
             await self._confirm()
@@ -91,6 +90,12 @@ class LaneTask:
             raise
         except JournalError as error:
             log.warning("lane %d: journal unavailable: %s", self.partition, error)
+            return False
+        except Halted:
+            raise
+        except Exception:
+            # A fault outside a turn: other lanes of this process must not go down with this one.
+            log.exception("lane %d: fault", self.partition)
             return False
         finally:
             if session is not None:
@@ -115,15 +120,19 @@ class LaneTask:
                 return
             await turns.turn()
             if self._careful and turns.is_clear():
-                self._careful = False
-                turns.careful = False
+                self._careful = turns.careful = False
+                self._culprits.clear()
 
-    def _blame(self, culprit: Culprit) -> None:
-        """A turn failed. First replay it one step at a time; a step that fails alone is set aside from then on."""
+    def _blame(self, culprit: Culprit) -> bool:
+        """A turn failed. First replay it one step at a time; a step that fails alone is set aside from then on.
+
+        Whether that is known to help, so that the next life may follow at once.
+        """
         log.error("lane %d: a turn failed at %s: %s", self.partition, culprit.what, culprit.reason, exc_info=culprit)
         if self._careful and culprit.what is not None:
             self._culprits[culprit.what] = culprit.reason
-        self._careful = True
+        was_careful, self._careful = self._careful, True
+        return culprit.what is not None or not was_careful
 
     async def _confirm(self) -> None:
         """After being fenced, claim again only when the group still counts this router in (kafka-facts)."""

@@ -83,7 +83,7 @@ class Router:
         log.info("generation %d: partitions %s", assignment.generation, sorted(assignment.partitions))
         await self._let_go(set(self._lanes) - assignment.partitions)
         gained = sorted(assignment.partitions - set(self._lanes))
-        self._loading = set(gained)
+        self._loading = (self._loading | set(gained)) & assignment.partitions
         for partition in gained:
             lane = LaneTask(
                 partition,
@@ -96,6 +96,7 @@ class Router:
             )
             self._lanes[partition] = lane
             tasks.start_soon(lane.run, name=f"lane {partition}")
+        self._say_ready()  # a router that is given nothing stands by, and is ready for that
 
     async def _let_go(self, partitions: set[int]) -> None:
         for partition in partitions:
@@ -108,6 +109,9 @@ class Router:
 
     def _loaded(self, partition: int) -> None:
         self._loading.discard(partition)
+        self._say_ready()
+
+    def _say_ready(self) -> None:
         if not self._loading and self._ready is not None:
             self._ready()
             self._ready = None

@@ -16,7 +16,7 @@ from keylane.journal.port import Headers, LaneSession, Record, Stored
 from keylane.router.clock import LaneClock, wall_us
 from keylane.router.core.lane import Lane
 from keylane.router.core.records import Arrived, Forward, Halted, Output
-from keylane.router.core.step import forget_due, quarantine, quarantine_due, step, step_due
+from keylane.router.core.step import forgettable, quarantine, quarantine_due, step, step_due
 from keylane.schemas import topics
 from keylane.schemas.codec import (
     Undecodable,
@@ -132,13 +132,13 @@ class LaneTurns:
     def _apply(self) -> int:
         """Apply what was read, up to a bound in bytes; the rest waits for the next turn."""
         size = count = 0
+        now = self._clock.now()
         for stored in self._unapplied:
             if size > TURN_BYTES_MAX or (self.careful and count):
                 break
             size += len(stored.value or b"")
             count += 1
             self._applying = place = (stored.topic, stored.offset)
-            now = self._clock.now()
             if place in self._culprits:
                 arrived = decode(stored)._replace(excerpt=excerpt(stored.value))
                 quarantine(self.lane, arrived, now, self._culprits[place])
@@ -159,7 +159,13 @@ class LaneTurns:
         if target is not None and self._has_reached(target):
             self._target = None
             self._fire_until(target.asked_ms)
-        forget_due(self.lane, now, 1 if self.careful else FORGET_MAX)
+            if self.careful:
+                return
+        for _ in range(1 if self.careful else FORGET_MAX):
+            key = forgettable(self.lane, now)
+            if key is None:
+                return
+            self._apply_due(key)
 
     def _fire_until(self, until_ms: int) -> None:
         lane = self.lane
@@ -167,11 +173,14 @@ class LaneTurns:
             due_ms = lane.deciding.next_ms()
             if due_ms is None or due_ms > until_ms:
                 return
-            self._applying = key = lane.deciding.first()
-            if key in self._culprits:
-                quarantine_due(lane, key, self._clock.now(), self._culprits[key])
-            else:
-                step_due(lane, key, self._clock.now())
+            self._apply_due(lane.deciding.first())
+
+    def _apply_due(self, key: bytes) -> None:
+        self._applying = key
+        if key in self._culprits:
+            quarantine_due(self.lane, key, self._clock.now(), self._culprits[key])
+        else:
+            step_due(self.lane, key, self._clock.now())
 
     def is_clear(self) -> bool:
         """Careful turns may end: what was read has been applied and written, and no timer is due."""

@@ -180,6 +180,7 @@ class Fenced(Event, frozen=True, kw_only=True):
 
     run: str
     resource: str
+    action: str = ""
     report: str
     token: int
     session: str

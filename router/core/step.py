@@ -195,7 +195,9 @@ def quarantine(lane: Lane, arrived: Arrived, now: Now, reason: str) -> None:
 def quarantine_due(lane: Lane, key: bytes, now: Now, reason: str) -> None:
     """The timer at which a turn failed: its run ends, INTERNAL; any other record under a timer is forgotten."""
     kind, _, id = key.decode().partition("/")
-    if kind == "run":
+    if kind == "run" and lane.runs[id].state == "Done":
+        forget(lane, lane.runs[id], Arrived(record=Due(id)), now)  # type: ignore[arg-type]  # as in `step_due`
+    elif kind == "run":
         end(lane, lane.runs[id], now, "failed", error=ErrorDetail(code="INTERNAL", message=reason))
     else:
         lane.put(Gone(key))
@@ -224,23 +226,18 @@ def _resource_due(lane: Lane, key: str, now: Now) -> None:
         lane.put(Gone(b"resource/" + key.encode()))
 
 
-def forget_due(lane: Lane, now: Now, at_most: int) -> None:
-    """Forget what is past its retention, and, over the bounds, what was idle longest; `at_most` records a call."""
+def forgettable(lane: Lane, now: Now) -> bytes | None:
+    """The state key of the next timer that only forgets: past its retention or, over the bounds, idle longest."""
     policy = lane.policy
-    for _ in range(at_most):
-        early_ms = 0
-        if len(lane.outcomes) > policy.bounds.crowded_runs:
-            early_ms = policy.retention_ms - policy.crowded_retention_ms
-        due_ms = lane.outcomes.next_ms()
-        if due_ms is not None and due_ms - early_ms <= now.clock_ms:
-            step_due(lane, lane.outcomes.first(), now)
-            continue
-        due_ms = lane.idle.next_ms()
-        if due_ms is not None and due_ms <= now.clock_ms:
-            step_due(lane, lane.idle.first(), now)
-            continue
-        due_ms = lane.resting.next_ms()
-        crowded = len(lane.resources) > policy.bounds.resources
-        if due_ms is None or (due_ms > now.clock_ms and not crowded):
-            return
-        step_due(lane, lane.resting.first(), now)
+    early_ms = 0
+    if len(lane.outcomes) > policy.bounds.crowded_runs:
+        early_ms = policy.retention_ms - policy.crowded_retention_ms
+    crowded = len(lane.resources) > policy.bounds.resources
+    for timers, due_by_ms in ((lane.outcomes, now.clock_ms + early_ms), (lane.idle, now.clock_ms)):
+        due_ms = timers.next_ms()
+        if due_ms is not None and due_ms <= due_by_ms:
+            return timers.first()
+    due_ms = lane.resting.next_ms()
+    if due_ms is not None and (crowded or due_ms <= now.clock_ms):
+        return lane.resting.first()
+    return None

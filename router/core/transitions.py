@@ -110,6 +110,7 @@ def fence(lane: Lane, run: Run | None, arrived: Arrived, now: Now) -> None:
         arrived.traceparent,
         run=report.run,  # type: ignore[union-attr]
         resource=report.resource,  # type: ignore[union-attr]
+        action="" if real is None else real.action,
         report=type(report).__name__,
         token=report.token,  # type: ignore[union-attr]
         session=session,

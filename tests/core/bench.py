@@ -14,7 +14,7 @@ from keylane.journal.partitioner import partition_of
 from keylane.router.core.lane import Lane
 from keylane.router.core.policy import ActionPolicy, Bounds, Policy
 from keylane.router.core.records import Arrived, Forward, Now, Output
-from keylane.router.core.step import forget_due, step, step_due
+from keylane.router.core.step import forgettable, step, step_due
 from keylane.schemas import topics
 from keylane.schemas.base import ErrorDetail
 from keylane.schemas.codec import Undecodable, decode_state, encode
@@ -128,12 +128,20 @@ class Bench:
             self.clock_ms = max(self.clock_ms, due_ms)
             while (next_ms := self.lane.deciding.next_ms()) is not None and next_ms <= self.clock_ms:
                 step_due(self.lane, self.lane.deciding.first(), self.now)
-            forget_due(self.lane, self.now, 1_000)
+            self.forget(1_000)
             self.commit()
         self.clock_ms = until_ms
-        forget_due(self.lane, self.now, 1_000)
+        self.forget(1_000)
         self.commit()
         return self.published[begin:]
+
+    def forget(self, at_most: int) -> None:
+        """Forget what is due to be forgotten, as many records as are named."""
+        for _ in range(at_most):
+            key = forgettable(self.lane, self.now)
+            if key is None:
+                return
+            step_due(self.lane, key, self.now)
 
     def restored(self) -> Lane:
         """What a load would make of the state records written so far."""

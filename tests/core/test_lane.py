@@ -11,7 +11,6 @@ from keylane.router.clock import wall_us
 from keylane.router.core.lane import TOKEN_MAX, Lane
 from keylane.router.core.policy import ActionPolicy, Bounds, Policy
 from keylane.router.core.records import Halted
-from keylane.router.core.step import forget_due
 from keylane.router.core.timers import STALE_ENTRIES_MIN, Timers
 from keylane.router.turn import load
 from keylane.schemas.codec import encode
@@ -115,12 +114,12 @@ def test_a_crowded_lane_keeps_outcomes_for_two_minutes_and_no_less() -> None:
     assert set(bench.lane.runs) == {"b"}, "no longer crowded"
 
 
-def test_forgetting_is_bounded_a_call() -> None:
+def test_outcomes_are_forgotten_oldest_first() -> None:
     bench = Bench()
     bench.join("w")
     done(bench, "a", "b", "c")
     bench.clock_ms += HOUR_MS
-    forget_due(bench.lane, bench.now, 2)
+    bench.forget(2)
     assert set(bench.lane.runs) == {"c"}
 
 
@@ -130,7 +129,7 @@ def test_over_the_bound_the_resources_that_were_idle_longest_go_and_nothing_else
     bench.request("x", "exotic", resource="deploy://x")
     bench.cancel("overtaking")
     done(bench, "a", "b", "c", "d")
-    forget_due(bench.lane, bench.now, 100)
+    bench.forget(100)
     assert set(bench.lane.resources) == {"deploy://c", "deploy://d"}
     assert set(bench.lane.kept) == {"overtaking"}
     assert bench.lane.unserved["exotic"].aside is False
