@@ -115,13 +115,16 @@ def _config(settings: Settings) -> Config:
     for pool in pools:
         if not POOL.fullmatch(pool):
             raise ValueError(f"pool {pool!r}: lower-case letters, digits and hyphens, at most 64")
+    for name, bound in msgspec.structs.asdict(settings.bounds).items():
+        if bound < 1:
+            raise ValueError(f"bounds.{name}: must be at least 1")
     retention_ms = _ms("retention", settings.retention)
     policy = Policy(
         defaults=defaults,
         actions=actions,
         pools=tuple(pools),
         bounds=settings.bounds,
-        session_lapse_ms=_ms("session_lapse", settings.session_lapse),
+        session_lapse_ms=_ms("session_lapse", settings.session_lapse, least=1),
         unserved_after_ms=_ms("unserved_after", settings.unserved_after),
         retention_ms=retention_ms,
         crowded_retention_ms=min(retention_ms, Policy().crowded_retention_ms),
@@ -136,7 +139,8 @@ def _action(where: str, table: ActionTable, base: ActionPolicy) -> ActionPolicy:
             changes[name] = getattr(table, name)
     for name in ("lease", "backoff", "backoff_max", "coalesce", "queue", "max_hold"):
         if getattr(table, name) is not None:
-            changes[f"{name}_ms"] = _ms(f"{where}.{name}", getattr(table, name))
+            least = 1 if name in ("lease", "queue", "max_hold") else 0
+            changes[f"{name}_ms"] = _ms(f"{where}.{name}", getattr(table, name), least)
     if changes.get("attempts", 1) < 1:
         raise ValueError(f"{where}.attempts: must be at least 1")
     if isinstance(table.on_conflict, dict):
@@ -149,10 +153,13 @@ def _action(where: str, table: ActionTable, base: ActionPolicy) -> ActionPolicy:
     return replace(base, **changes)
 
 
-def _ms(where: str, value: Duration) -> int:
+def _ms(where: str, value: Duration, least: int = 0) -> int:
     if isinstance(value, int | float):
         value = f"{value}s"
     match = DURATION.fullmatch(value)
     if match is None:
         raise ValueError(f'{where}: {value!r} is no duration; write it like "5m", "1.5s" or "200ms"')
-    return round(float(match[1]) * UNITS_MS[match[2]])
+    found_ms = round(float(match[1]) * UNITS_MS[match[2]])
+    if found_ms < least:
+        raise ValueError(f"{where}: must be at least {least} ms")
+    return found_ms

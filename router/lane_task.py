@@ -53,6 +53,7 @@ class LaneTask:
         self._waiting: anyio.CancelScope | None = None
         self._culprits: dict[tuple[str, int] | bytes, str] = {}
         self._careful = False
+        self._failed_ms = 0
 
     def stop(self) -> None:
         """Ask it to end after the turn that it is in: a turn is short, and its outputs are not lost."""
@@ -72,6 +73,8 @@ class LaneTask:
                 await self._wait(pause_s)
         except (Halted, PositionLost) as error:
             log.critical("lane %d halted: %s", self.partition, error)
+            # It will not load, and is not to be waited for: the others are ready without it.
+            self._loaded(self.partition)
         finally:
             self.finished.set()
 
@@ -119,7 +122,7 @@ class LaneTask:
             if self._stopping:
                 return
             await turns.turn()
-            if self._careful and turns.is_clear():
+            if self._careful and turns.is_clear(self._failed_ms):
                 self._careful = turns.careful = False
                 self._culprits.clear()
 
@@ -132,6 +135,7 @@ class LaneTask:
         if self._careful and culprit.what is not None:
             self._culprits[culprit.what] = culprit.reason
         was_careful, self._careful = self._careful, True
+        self._failed_ms = max(self._failed_ms, culprit.at_ms)
         return culprit.what is not None or not was_careful
 
     async def _confirm(self) -> None:

@@ -27,7 +27,7 @@ STOP_S = 10.0
 async def serve(journal: Journal, config: Config, *, ready: Callable[[], None]) -> None:
     """Run a router until cancelled; then finish the turns under way, leave the group and return.
 
-    `ready` is called once, when the first assignment has been taken up: every lane of it is loaded. Raises
+    `ready` is called once, when the first assignment has been taken up: every lane of it is loaded or halted. Raises
     `BadConfig` where this router differs from what is pinned, `journal.JournalError` where it cannot begin.
     """
     metadata = await prepare(journal, config)

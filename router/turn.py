@@ -43,12 +43,16 @@ REASON_CHARACTERS_MAX = 256
 
 
 class Culprit(Exception):
-    """A turn failed at `what`: an input's (topic, offset), or a timer's state key. None: it is not known which."""
+    """A turn failed at `what`: an input's (topic, offset), or a timer's state key. None: it is not known which.
 
-    def __init__(self, what: tuple[str, int] | bytes | None, reason: str) -> None:
+    `at_ms` is the lane time by which what failed had come or fallen due.
+    """
+
+    def __init__(self, what: tuple[str, int] | bytes | None, reason: str, at_ms: int) -> None:
         super().__init__(reason)
         self.what = what
         self.reason = reason
+        self.at_ms = at_ms
 
 
 class Target(NamedTuple):
@@ -109,6 +113,7 @@ class LaneTurns:
         self._committed_ms = lane.own.clock_ms
         self._applying: tuple[str, int] | bytes | None = None
         """What the turn applied last: all that it applied, where it is careful."""
+        self._took_record = False
 
     async def read(self) -> None:
         """Wait for input, or for the next timer. The one part of a turn that may be cut off."""
@@ -118,14 +123,16 @@ class LaneTurns:
     async def turn(self) -> None:
         """Apply what was read. Raises `Culprit`, `Halted` or a `JournalError`; the lane is to be dropped then."""
         try:
-            applied = self._apply()
+            # Careful turns take a record and what is due by turns: under load one would starve the other.
+            applied = 0 if self.careful and self._took_record else self._apply()
+            self._took_record = applied > 0
             if not (self.careful and applied):
                 await self._fire()
             outputs = self._outputs() if self._worth_a_commit() else []
         except (JournalError, Halted):
             raise
         except Exception as error:
-            raise Culprit(self._applying, f"{type(error).__name__}: {error}"[:REASON_CHARACTERS_MAX]) from error
+            raise self._culprit(f"{type(error).__name__}: {error}") from error
         if outputs:
             await self._commit(outputs)
 
@@ -157,8 +164,10 @@ class LaneTurns:
             self._target = Target(now.clock_ms, await self._session.high_watermarks())
         target = self._target
         if target is not None and self._has_reached(target):
-            self._target = None
             self._fire_until(target.asked_ms)
+            due_ms = self.lane.deciding.next_ms()
+            if due_ms is None or due_ms > target.asked_ms:
+                self._target = None  # else it holds for the rest of them: asking again would be later again
             if self.careful:
                 return
         for _ in range(1 if self.careful else FORGET_MAX):
@@ -182,11 +191,15 @@ class LaneTurns:
         else:
             step_due(self.lane, key, self._clock.now())
 
-    def is_clear(self) -> bool:
-        """Careful turns may end: what was read has been applied and written, and no timer is due."""
+    def is_clear(self, failed_ms: int) -> bool:
+        """Careful turns may end: what was read has been applied and written, and so has every timer that was due
+        when a turn failed. A lane resumes at an earlier time than that, and newer timers do not count."""
         due_ms = self.lane.deciding.next_ms()
-        is_due = due_ms is not None and due_ms <= self._clock.now().clock_ms
+        is_due = self._clock.now().clock_ms < failed_ms or (due_ms is not None and due_ms <= failed_ms)
         return not (is_due or self._unapplied or self.lane.outputs or self.lane.changed)
+
+    def _culprit(self, reason: str) -> Culprit:
+        return Culprit(self._applying, reason[:REASON_CHARACTERS_MAX], self._clock.now().clock_ms)
 
     def _has_reached(self, target: Target) -> bool:
         return all(self._positions.get(topic, 0) >= end for topic, end in target.positions.items())
@@ -207,7 +220,9 @@ class LaneTurns:
         since_ms = self._clock.now().clock_ms - self._committed_ms
         if lane.changed:
             return since_ms >= min(lane.policy.session_lapse_ms // 3, CLOCK_COMMIT_MS)
-        return len(lane.deciding) > 0 and since_ms >= CLOCK_COMMIT_MS
+        # Also what changed nothing was read: retention may take it before the lane has anything else to write.
+        is_behind = len(lane.deciding) > 0 or self._positions != lane.own.positions
+        return is_behind and since_ms >= CLOCK_COMMIT_MS
 
     def _outputs(self) -> list[Record]:
         """The turn's records, encoded. The lane's own record is always among them: it carries the positions."""
@@ -239,7 +254,7 @@ class LaneTurns:
                 await self._session.append([self._forwarded(forward) for forward in lane.forwards])
             await self._session.commit(records)
         except TooLarge as error:
-            raise Culprit(self._applying, f"TooLarge: {error}"[:REASON_CHARACTERS_MAX]) from error
+            raise self._culprit(f"TooLarge: {error}") from error
         lane.outputs.clear()
         lane.forwards.clear()
         lane.changed.clear()

@@ -67,16 +67,32 @@ async def work(
     try:
         done = await call(handler, item)
     except Fail as error:
-        return failed(record, pool, "FAILED", str(error), final=True)
+        return failed(record, pool, "FAILED", _text(error), final=True)
     except StaleVersion as error:
-        return failed(record, pool, "STALE_VERSION", str(error), final=True)
+        return failed(record, pool, "STALE_VERSION", _text(error), final=True)
     except Retry as error:
-        return failed(record, pool, "RETRY", str(error), retry_after_ms=max(0, round(error.after_s * 1000)))
+        return failed(record, pool, "RETRY", _text(error), retry_after_ms=_retry_after_ms(error.after_s))
     except LeaseLost as error:
-        return failed(record, pool, "FENCED", str(error))
-    except Exception as error:
-        return failed(record, pool, "EXCEPTION", f"{type(error).__name__}: {error}")
+        return failed(record, pool, "FENCED", _text(error))
+    except (Exception, SystemExit) as error:  # `sys.exit` in a handler must not end the other handlers
+        return failed(record, pool, "EXCEPTION", f"{type(error).__name__}: {_text(error)}")
     return completed(record, pool, done)
+
+
+def _text(error: BaseException) -> str:
+    """Its message, where it can say one."""
+    try:
+        return str(error)
+    except Exception:
+        return "its message cannot be told"
+
+
+def _retry_after_ms(after_s: float) -> int | None:
+    """None, which is the policy's own backoff, for what is no time."""
+    try:
+        return max(0, round(after_s * 1000))
+    except (TypeError, ValueError, OverflowError):
+        return None
 
 
 async def call(handler: Handler, item: Item[Any]) -> Done:
@@ -100,7 +116,11 @@ def completed(record: WorkItem, pool: str, done: Done) -> Completed | Failed:
         result = raw(done.result)
     except (TypeError, ValueError, RecursionError, OverflowError) as error:
         return failed(record, pool, "BAD_RESULT", f"done, but its result is no JSON: {error}", final=True)
-    size = len(bytes(result))
+    try:
+        versions = raw(msgspec.convert((done.version, done.observed_version), tuple[str | None, str | None]))
+    except (ValueError, msgspec.ValidationError) as error:
+        return failed(record, pool, "BAD_RESULT", f"done, but its version is no text: {error}", final=True)
+    size = len(bytes(result)) + len(bytes(versions))
     if size > RESULT_BYTES_MAX:
         message = f"done, but its result of {size} bytes is over the {RESULT_BYTES_MAX} that a report takes"
         return failed(record, pool, "TOO_LARGE", message, final=True)

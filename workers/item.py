@@ -164,8 +164,10 @@ def raw(value: Json) -> msgspec.Raw:
 
 
 def cut(text: str) -> str:
-    """Text for people, written by agents, at most TEXT_CHARACTERS_MAX long."""
-    return text if len(text) <= TEXT_CHARACTERS_MAX else text[: TEXT_CHARACTERS_MAX - 1] + "…"
+    """Text for people, written by agents, at most TEXT_CHARACTERS_MAX long, and such that it can be encoded: what
+    names a file can hold halves of surrogate pairs."""
+    text = text if len(text) <= TEXT_CHARACTERS_MAX else text[: TEXT_CHARACTERS_MAX - 1] + "…"
+    return text.encode(errors="replace").decode()
 
 
 def decoded(saved: items.Checkpoint) -> Checkpoint:

@@ -40,7 +40,7 @@ class ActionPolicy(Struct, frozen=True, kw_only=True):
         return self.on_conflict_with.get(action, self.on_conflict)
 
 
-class Bounds(Struct, frozen=True, kw_only=True):
+class Bounds(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a lane holds at most. Overload is answered, never absorbed (design section 7, promise 12)."""
 
     waiters_per_resource: int = 1_000

@@ -159,7 +159,7 @@ def _work(lane: Lane, arrived: Arrived, request: WorkRequest, now: Now) -> None:
         return
     if request.seen is not None and request.seen > lane.own.seq:
         # Not a halt, though design section 4 asks for one: any agent could then stop any lane for good
-        # (docs/decisions/0003).
+        # (docs/decisions/rolled-back-stores.md).
         reason = f"you have seen event {request.seen} of this partition, which is at {lane.own.seq}: was it restored?"
         refuse(lane, arrived, now, "INTERNAL", reason)
         return
@@ -193,13 +193,17 @@ def quarantine(lane: Lane, arrived: Arrived, now: Now, reason: str) -> None:
 
 
 def quarantine_due(lane: Lane, key: bytes, now: Now, reason: str) -> None:
-    """The timer at which a turn failed: its run ends, INTERNAL; any other record under a timer is forgotten."""
+    """The timer at which a turn failed: its runs end, INTERNAL; any other record under a timer is forgotten."""
     kind, _, id = key.decode().partition("/")
-    if kind == "run" and lane.runs[id].state == "Done":
-        forget(lane, lane.runs[id], Arrived(record=Due(id)), now)  # type: ignore[arg-type]  # as in `step_due`
-    elif kind == "run":
-        end(lane, lane.runs[id], now, "failed", error=ErrorDetail(code="INTERNAL", message=reason))
-    else:
+    runs = [lane.runs[id]] if kind == "run" else []
+    if kind == "session":
+        runs = [lane.runs[held] for _, held in lane.held_by.get(id, ())]
+    for run in runs:
+        if run.state == "Done":
+            forget(lane, run, Arrived(record=Due(id)), now)  # type: ignore[arg-type]  # as in `step_due`
+        else:
+            end(lane, run, now, "failed", error=ErrorDetail(code="INTERNAL", message=reason))
+    if kind != "run":
         lane.put(Gone(key))
     dispatch(lane, now)
 

@@ -5,6 +5,7 @@ Nothing here decides or checks anything; every change goes through the core's ow
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from msgspec import Raw
@@ -67,6 +68,9 @@ class Bench:
         self.published: list[Output] = []
         self.forwards: list[Forward] = []
         self.beats: dict[str, int] = {}
+        self.tokens_a_load = TOKENS_A_LOAD
+        self.on_input: Callable[[int, Any], None] = lambda clock_ms, record: None
+        self.on_output: Callable[[Any], None] = lambda record: None
         self.lane = self._loaded()
         self.lane.put(replace(self.lane.own, token=FIRST_TOKEN))
 
@@ -101,6 +105,8 @@ class Bench:
                 self.stored[key] = encode(record)
         outputs = list(lane.outputs)
         self.published += outputs
+        for output in outputs:
+            self.on_output(output.record)
         self.forwards += lane.forwards
         lane.outputs.clear()
         lane.forwards.clear()
@@ -110,6 +116,7 @@ class Bench:
     def feed(self, record: Request | Result | Undecodable, topic: str = topics.REQUESTS, **place: Any) -> list[Output]:
         """Apply one record; return what it published."""
         self.offset += 1
+        self.on_input(self.clock_ms, record)
         step(self.lane, Arrived(record=record, topic=topic, offset=self.offset, **place), self.now)
         return self.commit()
 
@@ -152,7 +159,7 @@ class Bench:
         self.commit()
         self.lane = self._loaded()
         own = self.lane.own
-        self.lane.put(replace(own, claim=own.claim + 1, token=own.token + TOKENS_A_LOAD))
+        self.lane.put(replace(own, claim=own.claim + 1, token=own.token + self.tokens_a_load))
         self.commit()
 
     # -- what agents and workers do -----------------------------------------------------------------------

@@ -96,7 +96,11 @@ def test_a_checkpoint_that_is_too_large_is_refused_and_the_lease_renewed_all_the
     bench.request("r1", payload='"0123456789"')
     bench.wait(1_000)
     refused = only(Refused, bench.progress("r1", checkpoint=Raw(b'"0123456789"')))
-    assert (refused.code, refused.command, bench.run("r1").lease_until_ms) == ("TOO_LARGE", "Progress", 1_000 + LEASE_MS)
+    assert (refused.code, refused.command, bench.run("r1").lease_until_ms) == (
+        "TOO_LARGE",
+        "Progress",
+        1_000 + LEASE_MS,
+    )
     assert bench.run("r1").checkpoint is None
     assert events(bench.progress("r1", checkpoint=Raw(b"1234"))) == ["Progressed"]
 

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import Any, get_args
 
 import pytest
-from core.bench import API, Bench, events, image, names, policy, work
+from core.bench import API, Bench, events, image, names, policy
+from core.walk import MIXED, random_step
 from msgspec import Raw
 
 from keylane.router.core import step as stepping
@@ -178,33 +179,6 @@ def test_no_lock_is_held_yet_so_its_reports_are_fenced(kind: type[Renewal] | typ
 # -- what histories reach ---------------------------------------------------------------------------------------
 
 
-def random_command(dice: random.Random, bench: Bench) -> None:
-    """One thing that an agent or a worker might do, on a universe so small that everything meets everything."""
-    id, resource = f"r{dice.randrange(12)}", f"deploy://{dice.randrange(2)}"
-    token = dice.choice([None, None, 1])
-    report = {"resource": resource, "run": id, "token": 1, "secret": "k"}
-    choices: list[Callable[[], Any]] = [
-        lambda: bench.feed(work(id, dice.choice(["restart", "stop"]), str(dice.randrange(2)), resource=resource)),
-        lambda: bench.feed(work(id, "restart", "0", resource=resource, deadline_ms=dice.choice([None, 5_000]))),
-        lambda: bench.feed(work(id, "stop", "1", resource=resource, reject_if_busy=True)),
-        lambda: bench.cancel(id, resource=resource),
-        lambda: bench.progress(id, token),
-        lambda: bench.complete(id, token),
-        lambda: bench.fail(id, token, final=dice.random() < 0.3),
-        lambda: bench.join(f"w{dice.randrange(3)}", "restart", *dice.choice([(), ("stop",)]), slots=2),
-        lambda: bench.beat(f"w{dice.randrange(3)}", slots=dice.randrange(3)),
-        lambda: bench.leave(f"w{dice.randrange(3)}"),
-        lambda: bench.wait(dice.choice([10, 1_000, 10_000, 400_000, 4_000_000])),
-        lambda: bench.feed(Decision(id="d", resource=resource, request=id, verdict="reject", by="a", version_seen="v")),
-        lambda: bench.feed(LockRequest(id="l", resource=resource, session="s", secret="k")),
-        lambda: bench.feed(ResourceChange(id="c", resource=resource, version="v", by="a", what="edit")),
-        lambda: bench.feed(SessionEnded(id="e", session="s", secret="k")),
-        lambda: bench.feed(Renewal(id="n", **report)),
-        lambda: bench.feed(Release(id="f", **report)),
-    ]
-    dice.choice(choices)()
-
-
 def test_a_walk_reaches_what_is_said_to_be_reached_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
     met: set[tuple[str, str]] = set()
 
@@ -218,11 +192,11 @@ def test_a_walk_reaches_what_is_said_to_be_reached_and_nothing_else(monkeypatch:
     for kind, row in TABLE.items():
         cells = tuple(noted(kind.__name__, state, cell) for state, cell in zip(STATES, row, strict=True))
         monkeypatch.setitem(TABLE, kind, cells)
-    for seed in range(60):
+    for seed in range(80):
         dice = random.Random(seed)
-        bench = Bench(policy(attempts=2, lease_ms=5_000))
-        for _ in range(80):
-            random_command(dice, bench)
+        bench = Bench(MIXED)
+        for _ in range(100):
+            random_step(dice, bench)
             assert image(bench.restored()) == image(bench.lane), f"seed {seed}"
     assert met == {(kind, state) for kind, states in REACHED.items() for state in states}
 

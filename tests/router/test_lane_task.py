@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+import anyio
 import pytest
 from msgspec import Raw
 from turning import (
@@ -24,12 +25,13 @@ from turning import (
 )
 
 from keylane.journal.memory import MemoryJournal
-from keylane.journal.port import Record
+from keylane.journal.port import Place, Record
 from keylane.router.core.policy import Policy
 from keylane.router.core.records import Due
+from keylane.router.core.sessions import SESSION_TABLE
 from keylane.router.core.step import STATES, TABLE
 from keylane.schemas import topics
-from keylane.schemas.requests import WorkRequest
+from keylane.schemas.requests import Cancellation, WorkRequest
 from keylane.schemas.results import Completed
 
 pytestmark = pytest.mark.anyio
@@ -118,6 +120,20 @@ async def test_a_timer_that_fails_ends_its_run(monkeypatch: pytest.MonkeyPatch) 
     assert (ended["r2"].status, ended["r2"].error.code) == ("expired", "EXPIRED")
 
 
+async def test_a_session_whose_lapse_fails_is_forgotten_with_what_it_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: Any) -> None:
+        raise RuntimeError("poisoned")
+
+    monkeypatch.setitem(SESSION_TABLE, "Due", (fails, fails))
+    journal = await journal_of()
+    await put(journal, join(), work("r1"))
+    async with running(journal, Policy(session_lapse_ms=200)):
+        await until(journal, "Ended r1")
+        await put(journal, work("r2", "2"), Cancellation(id="c", resource=API, request="r2"))
+        await until(journal, "Ended r2")
+    assert "DeadLettered" not in said(journal)
+
+
 async def test_a_timer_that_fails_to_forget_is_set_aside_too(monkeypatch: pytest.MonkeyPatch) -> None:
     poison(monkeypatch, Due, "Done", "bad")
     journal = await journal_of()
@@ -127,17 +143,11 @@ async def test_a_timer_that_fails_to_forget_is_set_aside_too(monkeypatch: pytest
         await until(journal, "Ended bad")
         state = journal.log.at(topics.STATE, 0)
         while not any(stored.key == b"run/bad" and stored.value is None for stored in state.records):
-            await journal.log.wait(task_deadline())
+            await journal.log.wait(anyio.current_time() + 5.0)
         await put(journal, work("r2", resource="deploy://b"))
         await until(journal, "Queued r2")
         assert not task.finished.is_set()
     assert said(journal).count("Ended bad") == 1
-
-
-def task_deadline() -> float:
-    import anyio
-
-    return anyio.current_time() + 5.0
 
 
 async def test_after_a_lost_commit_the_lane_loads_again_and_goes_on() -> None:
@@ -168,8 +178,6 @@ async def test_state_that_cannot_be_read_halts_one_lane_loudly_and_others_go_on(
 
 
 async def test_input_that_was_removed_before_it_was_read_halts_the_lane(caplog: pytest.LogCaptureFixture) -> None:
-    from keylane.journal.port import Place
-
     journal = await journal_of()
     await put(journal, work("r1"))
     await (await begin(journal)).turn()

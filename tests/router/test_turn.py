@@ -9,7 +9,7 @@ from keylane.journal.errors import LaneLost
 from keylane.journal.port import Record
 from keylane.router import turn as turning
 from keylane.schemas import topics
-from keylane.schemas.codec import decode_request
+from keylane.schemas.codec import decode_request, encode
 from keylane.schemas.deadletters import DeadLetter
 from keylane.schemas.results import Completed, Progress
 
@@ -65,8 +65,6 @@ async def test_a_fenced_lane_writes_nothing() -> None:
 
 
 async def test_headers_and_trace_travel_from_request_to_item_to_event() -> None:
-    from keylane.schemas.codec import encode
-
     journal = await journal_of()
     await put(journal, join())
     await journal.append([Record(topics.REQUESTS, 0, b"k", encode(work("r1")), (("traceparent", TRACE),))])

@@ -19,7 +19,7 @@ from keylane.router.setup import topic_specs
 from keylane.router.turn import INPUTS, LaneTurns, load
 from keylane.schemas import topics
 from keylane.schemas.base import Schema
-from keylane.schemas.codec import decode_conflict, decode_dead_letter, decode_event, decode_item, encode
+from keylane.schemas.codec import decode_conflict, decode_dead_letter, decode_event, decode_item, decode_state, encode
 from keylane.schemas.requests import WorkRequest
 from keylane.schemas.results import WorkerHeartbeat, WorkerJoined
 from keylane.schemas.state import LANE_KEY
@@ -174,8 +174,6 @@ def claims(journal: MemoryJournal, partition: int = 0) -> int:
 
 
 def lane_record(journal: MemoryJournal) -> Any:
-    from keylane.schemas.codec import decode_state
-
     records = [each for each in journal.log.at(topics.STATE, 0).records if each.key == LANE_KEY]
     return decode_state(records[-1].value)
 

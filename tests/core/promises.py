@@ -1,0 +1,196 @@
+"""The promises of design section 7, judged from what was read and what was published, without the core's code."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from typing import Any
+
+from keylane.schemas.conflicts import ConflictArtifact
+from keylane.schemas.events import (
+    AttemptFailed,
+    Coalesced,
+    DeadLettered,
+    Ended,
+    Event,
+    Fenced,
+    Granted,
+    Lost,
+    Progressed,
+    Queued,
+    Refused,
+    Withdrawn,
+    WorkerClosed,
+    WorkerOpened,
+)
+from keylane.schemas.items import ItemRecord, SessionClosed, WorkItem
+from keylane.schemas.results import WorkerHeartbeat, WorkerJoined
+
+
+class Judge:
+    """Reads a history in order: what arrived (`saw`) and what was published (`heard`). Asserts as it goes."""
+
+    def __init__(self, lapse_ms: int, max_hold_ms: dict[str, int]) -> None:
+        self.lapse_ms = lapse_ms
+        self.max_hold_ms = max_hold_ms
+        self.live: dict[str, Granted] = {}
+        self.renewed_ms: dict[int, int] = {}
+        self.last_token = 0
+        self.last_seq = 0
+        self.numbers: dict[str, int] = {}
+        self.items: dict[int, WorkItem] = {}
+        self.beat_ms: dict[str, int] = {}
+        self.beat_number: dict[str, int] = {}
+        self.sessions: dict[str, WorkerOpened] = {}
+        self.run_of: dict[str, str] = {}
+        self.members: dict[str, list[str]] = defaultdict(list)
+        self.terminal: Counter[str] = Counter()
+        self.waiting: dict[str, dict[str, tuple[int, str, int]]] = defaultdict(dict)
+        """By owning key and run: order of acceptance, action, and from when on it is ready."""
+        self.about: dict[str, Queued] = {}
+        self.clashes: set[int] = set()
+        self.artifacts: Counter[int] = Counter()
+
+    # -- what arrived -------------------------------------------------------------------------------------
+
+    def saw(self, clock_ms: int, record: Any) -> None:
+        if isinstance(record, WorkerHeartbeat) and record.session in self.sessions:
+            if record.number > self.beat_number.get(record.session, 0):
+                self.beat_number[record.session] = record.number
+                self.beat_ms[record.session] = clock_ms
+        elif isinstance(record, WorkerJoined) and record.session not in self.sessions:
+            self.beat_ms[record.session] = clock_ms
+            self.beat_number[record.session] = 0
+
+    # -- what was published -------------------------------------------------------------------------------
+
+    def heard(self, record: Any) -> None:
+        if isinstance(record, ConflictArtifact):
+            self.artifacts[record.event_seq] += 1
+        elif isinstance(record, SessionClosed):
+            self.numbers.pop(record.session, None)
+        elif isinstance(record, ItemRecord):
+            assert record.number == self.numbers.get(record.session, 0) + 1, "items are numbered without gaps"
+            self.numbers[record.session] = record.number
+            if isinstance(record, WorkItem):
+                self.items[record.token] = record
+        elif isinstance(record, Event):
+            assert record.seq == self.last_seq + 1, "events are numbered without gaps"
+            self.last_seq = record.seq
+            if self.is_clash(record):
+                self.clashes.add(record.seq)
+            judge = getattr(self, f"on_{type(record).__name__}", None)
+            if judge is not None:
+                judge(record)
+
+    @staticmethod
+    def is_clash(event: Any) -> bool:
+        """Promise 11: whether an artifact is due."""
+        match event:
+            case Refused(code="LOCK_HELD", command="WorkRequest", repeat=False):
+                return True
+            case Ended(repeat=False, coalesced=False):
+                seen = event.observed_version
+                inconsistent = event.status == "completed" and seen is not None and seen != event.version
+                return event.status in ("superseded", "expired") or (inconsistent and event.version is not None)
+            case Withdrawn(status="expired", repeat=False) | Fenced() | Lost() | DeadLettered(code="ID_REUSED"):
+                return True
+        return False
+
+    def on_WorkerOpened(self, event: WorkerOpened) -> None:
+        self.sessions[event.session] = event
+
+    def on_WorkerClosed(self, event: WorkerClosed) -> None:
+        del self.sessions[event.session]
+        if event.reason == "session_lapsed":
+            assert event.clock_ms >= self.beat_ms[event.session] + self.lapse_ms, "promise 7: lapsed early"
+
+    def on_Queued(self, event: Queued) -> None:
+        if not event.repeat:
+            self.run_of[event.request] = event.run
+            self.members[event.run].append(event.request)
+            self.about[event.run] = event
+            self.waiting[event.owner][event.run] = (event.seq, event.action, event.clock_ms)
+
+    def on_Coalesced(self, event: Coalesced) -> None:
+        if not event.repeat:
+            self.run_of[event.request] = event.run
+            self.members[event.run].append(event.request)
+
+    def on_Granted(self, event: Granted) -> None:
+        assert event.owner not in self.live, "promise 1: two live grants"
+        assert event.token > self.last_token, "promise 2: a token that does not grow"
+        assert event.requests == tuple(self.members[event.run]), "a grant names who wants it"
+        order = self.waiting[event.owner].pop(event.run)[0]
+        served = {action for session in self.sessions.values() for action in session.actions}
+        for run, (earlier, action, ready_ms) in self.waiting[event.owner].items():
+            ready = action in served and ready_ms < event.clock_ms
+            assert earlier > order or not ready, f"promise 5: {event.run} was granted before {run}"
+        item = self.items.pop(event.token)
+        assert (item.run, item.session, item.attempt) == (event.run, event.session, event.attempt)
+        assert event.session in self.sessions
+        self.last_token = event.token
+        self.live[event.owner] = event
+        self.renewed_ms[event.token] = event.clock_ms
+
+    def on_Progressed(self, event: Progressed) -> None:
+        grant = self.live[self.about[event.run].owner]
+        assert (grant.run, grant.token) == (event.run, event.token), "promise 7: a lease came back"
+        if event.blocked is None:
+            self.renewed_ms[event.token] = event.clock_ms
+
+    def let_go(self, event: Lost | AttemptFailed) -> Granted:
+        queued = self.about[event.run]
+        grant = self.live.pop(queued.owner)
+        assert (grant.run, grant.token) == (event.run, event.token)
+        ready_ms = event.clock_ms + event.retry_in_ms
+        self.waiting[queued.owner][event.run] = (queued.seq, queued.action, ready_ms)
+        return grant
+
+    def on_AttemptFailed(self, event: AttemptFailed) -> None:
+        self.let_go(event)
+
+    def on_Lost(self, event: Lost) -> None:
+        grant = self.let_go(event)
+        if event.reason == "lease_expired":
+            held_until_ms = grant.clock_ms + self.max_hold_ms.get(grant.action, 10**12)
+            until_ms = min(self.renewed_ms[event.token] + grant.lease_ms, held_until_ms)
+            assert event.clock_ms >= until_ms, "promise 7: expired early"
+
+    def on_Refused(self, event: Refused) -> None:
+        if event.command == "WorkRequest" and not event.repeat:
+            assert event.request not in self.run_of, "promise 3: accepted, then refused"
+            self.terminal[event.request] += 1
+
+    def on_Withdrawn(self, event: Withdrawn) -> None:
+        if not event.repeat:
+            self.members[event.run].remove(event.request)
+            self.terminal[event.request] += 1
+
+    def on_Ended(self, event: Ended) -> None:
+        if event.repeat:
+            return
+        self.terminal.update(event.requests)
+        if event.coalesced:
+            assert event.status == "completed"
+            return
+        assert event.requests == tuple(self.members[event.run]), "promise 4: the outcome is everybody's who stayed"
+        assert event.requests, "a run that nobody wants has ended before"
+        grant = self.live.get(event.owner)
+        if grant is not None and grant.run == event.run:
+            del self.live[event.owner]
+        else:
+            del self.waiting[event.owner][event.run]
+
+    # -- at any pause ---------------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """What holds whenever a turn has been written."""
+        assert not [id for id, count in self.terminal.items() if count > 1], "promise 3: two ends"
+        assert self.artifacts == Counter(self.clashes), "promise 11: one artifact a clash, and none beside"
+        assert not self.items, "an item without its grant"
+
+    def check_rest(self, asked: set[str]) -> None:
+        """What holds when everything has come to rest."""
+        self.check()
+        assert set(self.terminal) == asked, "promise 3: each request has its end"
+        assert not self.live and not any(self.waiting.values())

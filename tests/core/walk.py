@@ -1,0 +1,117 @@
+"""Random histories of one lane: agents and workers on a universe so small that everything meets everything."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Callable
+from typing import Any
+
+from core.bench import Bench, policy, work
+
+from keylane.router.core.policy import ActionPolicy, Bounds, Policy
+from keylane.schemas.codec import encode
+from keylane.schemas.requests import Decision, LockRequest, Release, Renewal, ResourceChange, SessionEnded
+
+WAITS_MS = (1, 500, 1_000, 4_000, 10_000, 31_000, 4_000_000)
+MIXED = policy(
+    attempts=2,
+    lease_ms=5_000,
+    actions={
+        "stop": ActionPolicy(on_conflict="supersede", stop_holder=True, lease_ms=3_000, max_hold_ms=4_000),
+        "drain": ActionPolicy(on_conflict="reject", on_conflict_with={"restart": "queue"}, coalesce_ms=20_000),
+    },
+)
+TIGHT = policy(
+    attempts=2,
+    lease_ms=5_000,
+    bounds=Bounds(
+        waiters_per_resource=3, members_per_run=2, runs=8, refusals=3, kept_cancellations=2, unserved_actions=1,
+        resources=2, sessions=2, crowded_runs=5,
+    ),
+)  # fmt: skip
+
+
+def _requests(dice: random.Random, bench: Bench, id: str, resource: str) -> list[Callable[[], Any]]:
+    action = dice.choice(["restart", "stop", "drain"])
+    return [
+        lambda: bench.feed(work(id, action, str(dice.randrange(2)), resource=resource)),
+        lambda: bench.feed(work(id, "restart", "0", resource=resource, actor="ann")),
+        lambda: bench.feed(work(id, "restart", "1", resource=resource, deadline_ms=dice.choice([None, 5_000]))),
+        lambda: bench.feed(work(id, action, "1", resource=resource, reject_if_busy=True)),
+        lambda: bench.cancel(id, resource=resource),
+    ]
+
+
+def _reports(dice: random.Random, bench: Bench) -> list[Callable[[], Any]]:
+    held = sorted(bench.lane.held.values())
+    id = dice.choice(held) if held and dice.random() < 0.8 else f"r{dice.randrange(30)}"
+    token = dice.choice([None, None, None, 1])
+    session = f"w{dice.randrange(3)}"
+    return [
+        lambda: bench.progress(id, token, blocked=dice.choice([None, "CI"])),
+        lambda: bench.complete(id, token, version="v1", observed_version=dice.choice([None, "v1", "v2"])),
+        lambda: bench.fail(id, token, final=dice.random() < 0.3),
+        lambda: bench.join(session, "restart", *dice.choice([(), ("stop",)]), slots=2, generation=dice.randrange(3)),
+        lambda: bench.beat(session, slots=dice.randrange(3)),
+        lambda: bench.beat(session, slots=2, read=0),
+        lambda: bench.leave(session),
+    ]
+
+
+def _later(bench: Bench, id: str, resource: str) -> list[Callable[[], Any]]:
+    about: dict[str, Any] = {"resource": resource, "run": id, "token": 1, "secret": "k"}
+    return [
+        lambda: bench.feed(Decision(id="d", resource=resource, request=id, verdict="reject", by="a", version_seen="v")),
+        lambda: bench.feed(LockRequest(id="l", resource=resource, session="s", secret="k")),
+        lambda: bench.feed(ResourceChange(id="c", resource=resource, version="v", by="a", what="edit")),
+        lambda: bench.feed(SessionEnded(id="e", session="s", secret="k")),
+        lambda: bench.feed(Renewal(id="n", **about)),
+        lambda: bench.feed(Release(id="f", **about)),
+    ]
+
+
+def random_step(dice: random.Random, bench: Bench, waits_ms: tuple[int, ...] = WAITS_MS) -> None:
+    """One thing that an agent, a worker or time might do."""
+    id, resource = f"r{dice.randrange(30)}", f"deploy://{dice.randrange(2)}"
+    family = dice.choice([_requests, _requests, _reports, _reports, _later, None])
+    if family is _requests:
+        dice.choice(_requests(dice, bench, id, resource))()
+    elif family is _reports:
+        dice.choice(_reports(dice, bench))()
+    elif family is _later and dice.random() < 0.5:
+        dice.choice(_later(bench, id, resource))()
+    elif dice.random() < 0.15:
+        bench.reload()
+    else:
+        bench.wait(dice.choice(waits_ms))
+
+
+def settle(bench: Bench) -> None:
+    """A worker for every action comes and completes all that is there."""
+    actions = tuple(sorted({run.action for run in bench.lane.runs.values()} | {"restart"}))
+    for number in range(1_000):
+        session = f"last{number}"
+        for old in list(bench.lane.sessions):
+            bench.leave(old)
+        bench.join(session, *actions, slots=50, generation=99)
+        for run in list(bench.lane.held.values()):
+            bench.complete(run)
+        if not bench.lane.held and not bench.lane.queue:
+            return
+        bench.wait(70_000)
+    raise AssertionError(f"it does not come to rest: {bench.states()}")
+
+
+def fingerprint(seed: int, steps: int, chosen: Policy) -> str:
+    """A digest of all that a random history publishes and keeps, in order."""
+    dice = random.Random(seed)
+    bench = Bench(chosen)
+    for _ in range(steps):
+        random_step(dice, bench)
+    whole = hashlib.sha256()
+    for output in bench.published:
+        whole.update(repr((output.topic, output.key, output.id, encode(output.record))).encode())
+    for key, value in bench.stored.items():
+        whole.update(key + value)
+    return whole.hexdigest()

@@ -1,0 +1,55 @@
+"""Each scenario file says what happens and what came of it. `REWRITE=1` writes what comes of it now."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from scenarios.script import rendered
+
+HERE = Path(__file__).parent
+row = pytest.mark.requirement
+
+SCENARIOS = [
+    pytest.param("same_work", marks=[row("M.2")]),
+    pytest.param("one_worker_owns", marks=[row("M.1")]),
+    pytest.param("two_changes_wait", marks=[row("S0.1"), row("S0.2"), row("S0.3")]),
+    pytest.param("two_changes_reject", marks=[row("S0.2"), row("S2.1"), row("M.3")]),
+    pytest.param("superseded", marks=[row("M.3")]),
+    pytest.param("worker_killed", marks=[row("S1.4")]),
+    pytest.param("late_result", marks=[row("M.3")]),
+    pytest.param("lease_expires", marks=[row("S1.3")]),
+    pytest.param("unread_item"),
+    pytest.param("retry_only_forward", marks=[row("S0.4")]),
+    pytest.param("cancel_waiting"),
+    pytest.param("cancel_held"),
+    pytest.param("cancel_overtakes"),
+    pytest.param("deadline"),
+    pytest.param("unserved_action"),
+    pytest.param("wrong_partition", marks=[row("M.1")]),
+    pytest.param("poison_bytes"),
+    pytest.param("reused_id"),
+    pytest.param("rolling_update"),
+]
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_scenario(name: str) -> None:
+    file = HERE / f"{name}.txt"
+    expected = file.read_text()
+    found = rendered(expected)
+    if os.environ.get("REWRITE") == "1":
+        file.write_text(found)
+    else:
+        assert found == expected
+
+
+def test_every_file_is_played() -> None:
+    assert {file.stem for file in HERE.glob("*.txt")} == {str(each.values[0]) for each in SCENARIOS}
+
+
+def test_what_is_wrongly_expected_is_seen() -> None:
+    assert (
+        rendered("request r1 deploy://api restart\n  Granted r1\n") != "request r1 deploy://api restart\n  Granted r1\n"
+    )
