@@ -93,9 +93,7 @@ class KafkaLane:
             self._reader = None
         start = {place: positions.get(place.topic) for place in self._inputs}
         # Uncommitted: nothing transactional is written to inputs, so a dead producer must not hide them.
-        self._reader = await open_reader(
-            self._servers, self._names, start, self._ends, committed=False, check_end=True
-        )
+        self._reader = await open_reader(self._servers, self._names, start, self._ends, committed=False, check_end=True)
         return {place.topic: position for place, position in self._reader.positions().items()}
 
     async def poll(self, max_records: int, timeout_s: float) -> list[Stored]:

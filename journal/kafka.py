@@ -54,9 +54,7 @@ class KafkaJournal:
     async def create_topics(self, specs: Sequence[TopicSpec]) -> None:
         for spec in specs:
             with vendor.asking(f"creating {spec.name}"):
-                created = await self._admin.create(
-                    self._names.full(spec.name), spec.partitions, topic_settings(spec)
-                )
+                created = await self._admin.create(self._names.full(spec.name), spec.partitions, topic_settings(spec))
             if not created:
                 await self._compare(spec)
         for spec in specs:
@@ -177,7 +175,8 @@ class KafkaJournal:
             with vendor.asking(f"describing {', '.join(sorted(unknown))}"):
                 settings = await self._admin.settings([self._names.full(topic) for topic in unknown])
             for topic in unknown:
-                self._limits[topic] = int(settings[self._names.full(topic)]["max.message.bytes"]) - vendor.BATCH_OVERHEAD_BYTES
+                batch_bytes = int(settings[self._names.full(topic)]["max.message.bytes"])
+                self._limits[topic] = batch_bytes - vendor.BATCH_OVERHEAD_BYTES
         return self._limits
 
     async def _compare(self, spec: TopicSpec) -> None:

@@ -28,7 +28,7 @@ def table() -> str:
     """The table as Markdown: a row an event, a column a run state."""
     lines = ["| event | " + " | ".join(STATES) + " |", "| --- " * (len(STATES) + 1) + "|"]
     for event, row in TABLE.items():
-        names = ("–" if cell.__name__ == "impossible" else f"`{cell.__name__}`" for cell in row)
+        names = ("-" if cell.__name__ == "impossible" else f"`{cell.__name__}`" for cell in row)
         lines.append(f"| {event.__name__} | " + " | ".join(names) + " |")
     return "\n".join(lines)
 

@@ -34,7 +34,8 @@ class KafkaAdapter:
     async def forget(self, journal: Journal, place: Place, before: int) -> None:
         admin = AIOKafkaAdminClient(bootstrap_servers=self._server)
         await admin.start()
-        await admin.delete_records({TopicPartition(self.prefix + place.topic, place.partition): RecordsToDelete(before_offset=before)})
+        full = TopicPartition(self.prefix + place.topic, place.partition)
+        await admin.delete_records({full: RecordsToDelete(before_offset=before)})
         await admin.close()
 
     @contextmanager
