@@ -129,7 +129,8 @@ def fail(lane: Lane, run: Run, now: Now, error: ErrorDetail, *, final: bool, ret
     if final or run.attempt >= lane.policy.of(run.action).attempts:
         end(lane, run, now, "failed", error=error)
         return
-    delay_ms = backoff_ms(lane, run) if retry_after_ms is None else max(0, retry_after_ms)
+    longest_ms = lane.policy.of(run.action).queue_ms
+    delay_ms = backoff_ms(lane, run) if retry_after_ms is None else min(max(0, retry_after_ms), longest_ms)
     lane.emit(
         AttemptFailed,
         now,

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from keylane.schemas.base import NULL
 from keylane.schemas.keys import BadKey, canonical_key
 from keylane.schemas.refusals import Code
-from keylane.schemas.requests import Request, SessionEnded, WorkRequest
+from keylane.schemas.requests import Cancellation, Decision, Request, SessionEnded, WorkRequest
 
 NAME_CHARACTERS_MAX = 128
 ACTOR_CHARACTERS_MAX = 256
@@ -38,6 +38,10 @@ def checked(request: Request, run_bytes_max: int) -> Request:
         resource = canonical_key(request.resource)
     except BadKey as error:
         raise Misshapen("BAD_KEY", f"resource: {error}") from None
+    if len(getattr(request, "actor", "")) > ACTOR_CHARACTERS_MAX:
+        raise Misshapen("BAD_RECORD", f"actor: longer than {ACTOR_CHARACTERS_MAX} characters")
+    if isinstance(request, Cancellation | Decision):
+        _name("request", request.request)
     if isinstance(request, WorkRequest):
         _work(request, run_bytes_max)
     return request if resource == request.resource else replace(request, resource=resource)
@@ -45,8 +49,6 @@ def checked(request: Request, run_bytes_max: int) -> Request:
 
 def _work(request: WorkRequest, run_bytes_max: int) -> None:
     _name("action", request.action)
-    if len(request.actor) > ACTOR_CHARACTERS_MAX:
-        raise Misshapen("BAD_RECORD", f"actor: longer than {ACTOR_CHARACTERS_MAX} characters")
     if request.deadline_ms is not None and not 0 < request.deadline_ms <= DEADLINE_MS_MAX:
         raise Misshapen("BAD_RECORD", f"deadline_ms: must be from 1 to {DEADLINE_MS_MAX}")
     for field in LATER:

@@ -223,8 +223,9 @@ def _resource_due(lane: Lane, key: str, now: Now) -> None:
     resource = lane.resources[key]
     waiting = [lane.runs[id] for _, id in lane.queue.get(key, ())]
     if any(run.granted_order is not None for run in waiting) or key in lane.held:
-        lasts_ms = max((lane.policy.of(run.action).queue_ms for run in waiting), default=0)
-        forget_ms = now.clock_ms + lasts_ms + lane.policy.retention_ms
+        # Behind every other one: a lane over its bound would else find this one first for ever, and forget none.
+        lasts_ms = max(each.queue_ms for each in (lane.policy.defaults, *lane.policy.actions.values()))
+        forget_ms = now.clock_ms + lasts_ms + lane.policy.retention_ms + 1
         lane.put(replace(resource, forget_ms=forget_ms))
     else:
         lane.put(Gone(b"resource/" + key.encode()))

@@ -10,7 +10,7 @@ from keylane.router.core.arrival import ask_to_stop, refuse
 from keylane.router.core.endings import end, fail, lose, parties_of, party_of
 from keylane.router.core.lane import Lane
 from keylane.router.core.records import Arrived, Gone, Now
-from keylane.schemas.base import ErrorDetail
+from keylane.schemas.base import NULL, ErrorDetail
 from keylane.schemas.events import CancellationKept, Fenced, Party, Progressed, Withdrawn
 from keylane.schemas.items import Checkpoint, Notice
 from keylane.schemas.requests import Cancellation
@@ -131,8 +131,10 @@ def renew(lane: Lane, run: Run | None, arrived: Arrived, now: Now) -> None:
         data=report.checkpoint.copy(), evidence=report.evidence.copy(), open_questions=report.open_questions
     )
     saved = data != Checkpoint()
-    size = sum(len(bytes(part)) for part in (run.payload, report.checkpoint, report.evidence))
-    size += sum(len(question) for question in report.open_questions)
+    if saved and data.data == NULL and run.checkpoint is not None:
+        data = _added(run.checkpoint, data)
+    size = sum(len(bytes(part)) for part in (run.payload, data.data, data.evidence))
+    size += sum(len(question) for question in data.open_questions)
     too_large = saved and size > lane.policy.bounds.run_bytes
     blocked = report.blocked[:BLOCKED_CHARACTERS_MAX] if report.blocked else None
     assert run.hold_until_ms is not None
@@ -157,6 +159,12 @@ def renew(lane: Lane, run: Run | None, arrived: Arrived, now: Now) -> None:
         checkpoint=saved,
         blocked=blocked,
     )
+
+
+def _added(old: Checkpoint, new: Checkpoint) -> Checkpoint:
+    """What comes without a checkpoint is added to the one of before, which stays."""
+    evidence = old.evidence if new.evidence == NULL else new.evidence
+    return replace(old, evidence=evidence, open_questions=new.open_questions or old.open_questions)
 
 
 def complete(lane: Lane, run: Run | None, arrived: Arrived, now: Now) -> None:

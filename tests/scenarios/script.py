@@ -210,10 +210,10 @@ class Scenario:
 
     def shown(self, name: str, value: Any) -> str:
         match value:
+            case bool():
+                return "yes" if value else "no"
             case int() if name in ("token", "live_token"):
                 return self.named(value)
-            case True:
-                return "yes"
             case tuple():
                 return ",".join(str(each) for each in value)
             case Raw():
