@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import Protocol, TypeVar
 
 import anyio
 
@@ -10,16 +11,31 @@ from . import sqlite_groups
 from .errors import Unavailable
 from .groups import GroupView, Member, Move
 from .port import Assignment
-from .sqlite_watch import group_key
+from .sqlite import Database
+from .sqlite_groups import Heartbeats
+from .sqlite_watch import Watch, group_key
 
-if TYPE_CHECKING:
-    from .sqlite_journal import SqliteJournal
+T = TypeVar("T")
+
+
+class Home(Protocol):
+    """What a member needs of the journal that it belongs to."""
+
+    reads: Database
+    watch: Watch
+    heartbeats: Heartbeats
+    boot: str
+    session_timeout_ms: int
+
+    async def transact(self, work: Callable[[Database], T]) -> T:
+        """Run `work` in a transaction of its own."""
+        ...
 
 
 class SqliteMembership:
     """See `port.Membership`. It keeps itself alive (`sqlite_watch.py`), called upon or not."""
 
-    def __init__(self, journal: SqliteJournal, group: str, partitions: int) -> None:
+    def __init__(self, journal: Home, group: str, partitions: int) -> None:
         self._journal = journal
         self._group = group
         self._partitions = partitions
