@@ -54,8 +54,11 @@ class Receipts:
         if place in self._cursors:
             return
         ends = await self._journal.end_positions([place])
-        # Another may have begun to follow it meanwhile: from an end noted before this one's publish too.
-        self._cursors.setdefault(place, ends[place])
+        if place in self._cursors:
+            # Another has begun to follow it meanwhile, from an end noted before this one's publish too. Its poll
+            # must not be cut off: what a cut poll may have taken is read again only by a new reader.
+            return
+        self._cursors[place] = ends[place]
         self._wanted.set()
         if self._polling is not None:
             self._polling.cancel()

@@ -344,6 +344,6 @@ def stored(place: Place, record: Fetched) -> Stored:
         record.offset,
         record.key,
         record.value,
-        tuple(record.headers),
+        tuple((name, value or b"") for name, value in record.headers),  # Kafka's may have none
         record.timestamp,
     )

@@ -102,9 +102,16 @@ class LaneTask:
             return False
         finally:
             if session is not None:
-                with anyio.move_on_after(CLOSE_S, shield=True):
-                    await session.close()
+                await self._close(session)
         return True
+
+    async def _close(self, session: LaneSession) -> None:
+        with anyio.move_on_after(CLOSE_S, shield=True):
+            try:
+                await session.close()
+            except Exception:
+                # It was to be dropped anyhow: the next claim fences whatever is left of it.
+                log.exception("lane %d: its session could not be closed", self.partition)
 
     async def _take_turns(self, session: LaneSession) -> None:
         lane = Lane(self.partition, self._policy, self._place)

@@ -9,6 +9,7 @@ from functools import partial
 import anyio
 from anyio.abc import TaskGroup
 
+from keylane.journal.errors import Unavailable
 from keylane.journal.partitioner import partition_of
 from keylane.journal.port import Assignment, Journal, Membership
 from keylane.router.config import Config
@@ -21,6 +22,7 @@ log = logging.getLogger("keylane.router")
 
 GROUP = "routers"
 MEMBERSHIP_POLL_S = 0.5
+JOIN_AGAIN_S = 1.0
 STOP_S = 10.0
 
 
@@ -41,8 +43,7 @@ async def serve(journal: Journal, config: Config, *, ready: Callable[[], None]) 
             finally:
                 router.stop()
     finally:
-        with anyio.move_on_after(STOP_S, shield=True):
-            await membership.leave()
+        await router.leave()
 
 
 class Router:
@@ -74,10 +75,36 @@ class Router:
         with anyio.CancelScope(shield=True):
             async with anyio.create_task_group() as tasks:
                 while not self._stopping.is_set():
-                    assignment = await self._membership.changed(MEMBERSHIP_POLL_S)
+                    try:
+                        assignment = await self._membership.changed(MEMBERSHIP_POLL_S)
+                    except Unavailable as error:
+                        log.warning("the group is unavailable, joining it anew: %s", error)
+                        await self._let_go(set(self._lanes))
+                        await self._join_anew()
+                        continue
                     if assignment is not None:
                         await self._take_up(assignment, tasks)
                 await self._let_go(set(self._lanes))
+
+    async def leave(self) -> None:
+        """Out of the group, so that others get the partitions at once. Where it does not answer, the session lapses."""
+        with anyio.move_on_after(STOP_S, shield=True):
+            try:
+                await self._membership.leave()
+            except Unavailable as error:
+                log.warning("could not leave the group: %s", error)
+
+    async def _join_anew(self) -> None:
+        await self.leave()
+        while not self._stopping.is_set():
+            with anyio.move_on_after(JOIN_AGAIN_S):
+                await self._stopping.wait()
+                return
+            try:
+                self._membership = await self._journal.join(GROUP, topics.REQUESTS)
+                return
+            except Unavailable as error:
+                log.warning("the group cannot be joined yet: %s", error)
 
     async def _take_up(self, assignment: Assignment, tasks: TaskGroup) -> None:
         log.info("generation %d: partitions %s", assignment.generation, sorted(assignment.partitions))

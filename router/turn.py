@@ -90,6 +90,15 @@ def decode(stored: Stored) -> Arrived:
     )
 
 
+def decode_culprit(stored: Stored, reason: str) -> Arrived:
+    """As `decode`, also where that is what failed: else its record would be replayed for ever."""
+    try:
+        arrived = decode(stored)
+    except Exception:
+        arrived = Arrived(record=Undecodable(reason, None, None), topic=stored.topic, offset=stored.offset)
+    return arrived._replace(excerpt=excerpt(stored.value))
+
+
 class LaneTurns:
     """One lane, its session and its clock. `careful`: one record or timer a turn, so that a culprit is known."""
 
@@ -147,7 +156,7 @@ class LaneTurns:
             count += 1
             self._applying = place = (stored.topic, stored.offset)
             if place in self._culprits:
-                arrived = decode(stored)._replace(excerpt=excerpt(stored.value))
+                arrived = decode_culprit(stored, self._culprits[place])
                 quarantine(self.lane, arrived, now, self._culprits[place])
             else:
                 step(self.lane, decode(stored), now)

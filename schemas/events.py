@@ -80,8 +80,6 @@ class Granted(Event, frozen=True, kw_only=True):
     """The name of the worker or agent, agent-written."""
     lease_ms: int
     requests: tuple[str, ...]
-    unread: bool = False
-    """The attempt before was lost before its worker read it, so this one has the same number."""
 
 
 class Parked(Event, frozen=True, kw_only=True):

@@ -29,6 +29,7 @@ from keylane.schemas.refusals import Code
 from keylane.schemas.requests import Request, WorkRequest
 from keylane.schemas.state import Member, RefusedRequest, Run
 
+SAID_CHARACTERS_MAX = 512
 RETRY_AFTER_MS_MIN = 100
 RETRY_AFTER_MS_MAX = 5_000
 """Bounds of the hint in `LOCK_HELD`: a lease may end long before its time, so nobody is told to stay away for it."""
@@ -59,10 +60,15 @@ def set_aside(lane: Lane, arrived: Arrived, now: Now, code: Code, reason: str, p
         reason=reason,
         key=arrived.key,
         excerpt=arrived.excerpt,
-        resource=getattr(arrived.record, "resource", None) or "",
-        action=getattr(arrived.record, "action", ""),
+        resource=said(arrived.record, "resource"),
+        action=said(arrived.record, "action"),
         parties=parties,
     )
+
+
+def said(record: object, field: str) -> str:
+    """A text of a record that need not be well-formed, cut: what is said of it is to be no copy of it."""
+    return (getattr(record, field, None) or "")[:SAID_CHARACTERS_MAX]
 
 
 def refuse(
@@ -86,12 +92,12 @@ def refuse(
         now,
         arrived.traceparent,
         request=(getattr(record, "id", None) or "")[:128],
-        resource=(getattr(record, "resource", None) or "")[:512],
+        resource=said(record, "resource"),
         code=code,
         message=message,
         command=type(record).__name__ if not isinstance(record, Undecodable) else "WorkRequest",
-        action=getattr(record, "action", ""),
-        actor=getattr(record, "actor", ""),
+        action=said(record, "action"),
+        actor=said(record, "actor"),
         retry_after_ms=retry_after_ms,
         holder=None if holder is None else holder.holder or holder.actor or holder.id,
         held_since=holder.since if holder is not None and holder.since else None,

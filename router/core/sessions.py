@@ -10,13 +10,14 @@ from keylane.router.core.arrival import set_aside
 from keylane.router.core.endings import lose, note_unserved
 from keylane.router.core.lane import Lane
 from keylane.router.core.records import Arrived, Gone, Now
+from keylane.router.core.shape import NAME_CHARACTERS_MAX
 from keylane.schemas.events import LostReason, WorkerClosed, WorkerOpened
 from keylane.schemas.items import SessionClosed, SessionOpened
 from keylane.schemas.results import WorkerHeartbeat, WorkerJoined
 from keylane.schemas.state import WorkerSession
 
 ACTIONS_MAX = 1_024
-NAME_CHARACTERS_MAX = 256
+WORKER_NAME_CHARACTERS_MAX = 256
 
 
 def joined(lane: Lane, session: WorkerSession | None, arrived: Arrived, now: Now) -> None:
@@ -29,7 +30,7 @@ def joined(lane: Lane, session: WorkerSession | None, arrived: Arrived, now: Now
         return
     if session is None:
         actions = tuple(sorted(set(join.actions)))
-        name = join.name[:NAME_CHARACTERS_MAX]
+        name = join.name[:WORKER_NAME_CHARACTERS_MAX]
         about = {
             "session": join.session,
             "name": name,
@@ -60,6 +61,8 @@ def _misshapen(lane: Lane, join: WorkerJoined) -> str | None:
         return f"pool: {join.pool[:128]!r} is not configured"
     if not join.actions or len(join.actions) > ACTIONS_MAX or not join.session or len(join.session) > 128:
         return f"a session id of up to 128 characters and 1 to {ACTIONS_MAX} actions are needed"
+    if max(map(len, join.actions)) > NAME_CHARACTERS_MAX:
+        return f"an action is longer than the {NAME_CHARACTERS_MAX} characters that a request can name"
     if join.session not in lane.sessions and len(lane.sessions) >= lane.policy.bounds.sessions:
         return f"this partition has {lane.policy.bounds.sessions} worker sessions already"
     return None

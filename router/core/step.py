@@ -141,7 +141,10 @@ def _command(lane: Lane, arrived: Arrived, request: Request, now: Now) -> None:
         return
     about = request.request if isinstance(request, Cancellation | Decision) else ""
     member = lane.members.get(about)
-    _meet(lane, None if member is None else lane.runs[member.run], arrived, now)
+    run = None if member is None else lane.runs[member.run]
+    # In another lane it would be unknown too: what an id finds must not hang on where resources happen to lie.
+    is_other = run is not None and not isinstance(request, SessionEnded) and run.resource != request.resource
+    _meet(lane, None if is_other else run, arrived, now)
 
 
 def _work(lane: Lane, arrived: Arrived, request: WorkRequest, now: Now) -> None:

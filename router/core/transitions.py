@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from msgspec.structs import replace
 
-from keylane.router.core.arrival import ask_to_stop, refuse
+from keylane.router.core.arrival import ask_to_stop, refuse, said
 from keylane.router.core.endings import end, fail, lose, parties_of, party_of
 from keylane.router.core.lane import Lane
 from keylane.router.core.records import Arrived, Gone, Now
@@ -102,14 +102,14 @@ def fence(lane: Lane, run: Run | None, arrived: Arrived, now: Now) -> None:
     """A report under a token that is not live changes nothing, and is on the record."""
     report = arrived.record
     real = lane.runs.get(report.run)  # type: ignore[union-attr]  # every report names a run
-    session = getattr(report, "session", "")
-    late = Party(request=report.run, session=session, token=report.token)  # type: ignore[union-attr]
+    session = said(report, "session")
+    late = Party(request=said(report, "run"), session=session, token=report.token)  # type: ignore[union-attr]
     lane.emit(
         Fenced,
         now,
         arrived.traceparent,
-        run=report.run,  # type: ignore[union-attr]
-        resource=report.resource,  # type: ignore[union-attr]
+        run=said(report, "run"),
+        resource=said(report, "resource"),
         action="" if real is None else real.action,
         report=type(report).__name__,
         token=report.token,  # type: ignore[union-attr]

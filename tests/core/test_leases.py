@@ -201,6 +201,14 @@ def test_an_item_that_was_read_spends_its_attempt() -> None:
     assert only(Lost, bench.leave("w")).spent
 
 
+def test_whoever_reports_on_an_item_has_read_it() -> None:
+    bench = Bench()
+    bench.join("w")
+    bench.request("r1")
+    bench.progress("r1")
+    assert only(Lost, bench.leave("w")).spent
+
+
 # -- late reports -----------------------------------------------------------------------------------------------
 
 

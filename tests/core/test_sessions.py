@@ -32,7 +32,14 @@ def test_a_join_opens_a_session_and_a_join_again_is_answered_again() -> None:
 
 @pytest.mark.parametrize(
     "fields",
-    [{"pool": "nope"}, {"session": ""}, {"session": "s" * 129}, {"actions": ()}, {"actions": ("a",) * 1_025}],
+    [
+        {"pool": "nope"},
+        {"session": ""},
+        {"session": "s" * 129},
+        {"actions": ()},
+        {"actions": ("a",) * 1_025},
+        {"actions": ("a" * 129,)},
+    ],
 )
 def test_a_join_that_cannot_be_served_is_a_dead_letter(fields: dict[str, object]) -> None:
     bench = Bench()

@@ -10,7 +10,7 @@ import anyio
 from msgspec import Raw
 
 from keylane.journal.memory import MemoryJournal, MemoryLog, MemorySession
-from keylane.journal.port import Place, Record
+from keylane.journal.port import Membership, Place, Record
 from keylane.router.clock import LaneClock
 from keylane.router.core.lane import Lane
 from keylane.router.core.policy import ActionPolicy, Policy
@@ -146,9 +146,11 @@ async def begin(
 
 
 @asynccontextmanager
-async def running(journal: MemoryJournal, policy: Policy | None = None, partition: int = 0) -> AsyncIterator[LaneTask]:
+async def running(
+    journal: MemoryJournal, policy: Policy | None = None, partition: int = 0, membership: Membership | None = None
+) -> AsyncIterator[LaneTask]:
     """A lane's task in the background, stopped gracefully at the end."""
-    membership = await journal.join("routers", topics.REQUESTS)
+    membership = membership or await journal.join("routers", topics.REQUESTS)
     loaded = anyio.Event()
     task = LaneTask(
         partition, journal, membership, policy or Policy(), lambda owner: partition, 0, lambda _: loaded.set()
