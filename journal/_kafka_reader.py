@@ -17,6 +17,8 @@ from .rules import poll_limit
 
 # A consumer can go silent for ever after a broker moved (aiokafka #847, #712, #625).
 SILENCE_S = 10.0
+ONE_BY_ONE_MAX = 1_000
+REFETCH_MS = 1_000
 
 Ends = Callable[[Sequence[Place]], Awaitable[dict[Place, int]]]
 
@@ -75,12 +77,37 @@ class KafkaReader:
             return
         wait_s = 0.0 if any(self._ready.values()) else timeout_s
         with vendor.asking("reading", wait_s + vendor.ANSWER_TIMEOUT_S):
-            full = [self._full[place] for place in hungry]
-            fetched = await self._consumer.getmany(*full, timeout_ms=int(wait_s * 1000))
+            try:
+                full = [self._full[place] for place in hungry]
+                fetched = await self._consumer.getmany(*full, timeout_ms=int(wait_s * 1000))
+            except UnicodeDecodeError:
+                fetched = await self._one_by_one(hungry)
             for place in hungry:
                 self._positions[place] = await self._consumer.position(self._full[place])
         for place in hungry:
             self._ready[place].extend(vendor.stored(place, each) for each in fetched.get(self._full[place], ()))
+
+    async def _one_by_one(self, places: Sequence[Place]) -> dict[Place, list[vendor.Fetched]]:
+        """Up to a record with a header whose name is no UTF-8, at which aiokafka raises for ever: any producer can
+        write one. It is handed on bare, by its place alone, for those above to set aside."""
+        for place in places:  # what was taken of others before it raised is taken again
+            self._consumer.seek(self._full[place], self._positions[place])
+        found: dict[Place, list[vendor.Fetched]] = {}
+        for place in places:
+            full = self._full[place]
+            records = found.setdefault(full, [])
+            while len(records) < ONE_BY_ONE_MAX:
+                try:
+                    fetched = await self._consumer.getmany(full, timeout_ms=REFETCH_MS, max_records=1)
+                except UnicodeDecodeError:
+                    offset = await self._consumer.position(full)
+                    records.append(vendor.Unreadable(offset))
+                    self._consumer.seek(full, offset + 1)
+                    break
+                if not fetched.get(full):
+                    break
+                records.extend(fetched[full])
+        return found
 
     def _take(self, max_records: int) -> list[Stored]:
         """In the places' order, with a share kept back for each later place (`rules.poll_limit`)."""

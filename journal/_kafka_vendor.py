@@ -13,6 +13,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Protocol, cast
 
 import anyio
@@ -95,13 +96,22 @@ class Producer(Protocol):
 
 
 class Fetched(Protocol):
-    topic: str
-    partition: int
     offset: int
     key: bytes | None
     value: bytes | None
-    headers: Sequence[tuple[str, bytes]]
+    headers: Sequence[tuple[str, bytes | None]]
     timestamp: int
+
+
+@dataclass
+class Unreadable:
+    """A record of which aiokafka can read no more than that it is there."""
+
+    offset: int
+    key: bytes | None = None
+    value: bytes | None = None
+    headers: Sequence[tuple[str, bytes | None]] = ()
+    timestamp: int = 0
 
 
 class Consumer(Protocol):

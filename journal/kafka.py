@@ -228,6 +228,9 @@ def topic_settings(spec: TopicSpec) -> dict[str, str]:
         "max.message.bytes": str(spec.max_record_bytes + vendor.BATCH_OVERHEAD_BYTES),
         "retention.ms": str(-1 if spec.retention_ms is None else spec.retention_ms),
         "cleanup.policy": "compact" if spec.compacted else "delete",
+        # Whatever a producer sends: aiokafka has no codec but gzip by itself, and a record that it cannot open
+        # would stop its lane for ever; nor does a small batch become 600 MiB in a reader.
+        "compression.type": "uncompressed",
     }
     if spec.compacted:
         settings |= {

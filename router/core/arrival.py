@@ -6,9 +6,12 @@ here are 6 and 7. Rules 3 and 5 and the rest of 2 and 4 come with the fields tha
 
 from __future__ import annotations
 
+from typing import Any
+
 from msgspec.structs import replace
 
-from keylane.router.core.endings import end, note_unserved, outcome_of, parties_of, party_of
+from keylane.router.core.describe import about, outcome_of, parties_of, party_of, said
+from keylane.router.core.endings import end, note_unserved
 from keylane.router.core.lane import Lane
 from keylane.router.core.records import Arrived, Forward, Gone, Now
 from keylane.schemas.codec import Undecodable
@@ -29,7 +32,6 @@ from keylane.schemas.refusals import Code
 from keylane.schemas.requests import Request, WorkRequest
 from keylane.schemas.state import Member, RefusedRequest, Run
 
-SAID_CHARACTERS_MAX = 512
 RETRY_AFTER_MS_MIN = 100
 RETRY_AFTER_MS_MAX = 5_000
 """Bounds of the hint in `LOCK_HELD`: a lease may end long before its time, so nobody is told to stay away for it."""
@@ -64,11 +66,6 @@ def set_aside(lane: Lane, arrived: Arrived, now: Now, code: Code, reason: str, p
         action=said(arrived.record, "action"),
         parties=parties,
     )
-
-
-def said(record: object, field: str) -> str:
-    """A text of a record that need not be well-formed, cut: what is said of it is to be no copy of it."""
-    return (getattr(record, field, None) or "")[:SAID_CHARACTERS_MAX]
 
 
 def refuse(
@@ -277,9 +274,7 @@ def ask_to_stop(lane: Lane, run: Run, now: Now, status: Status, by: str) -> None
         StopAsked,
         now,
         run.traceparent,
-        run=run.id,
-        resource=run.resource,
-        action=run.action,
+        **about(run),
         token=run.token,
         status=status,
         by=by,
@@ -308,9 +303,7 @@ def attach(lane: Lane, run: Run | None, arrived: Arrived, now: Now) -> None:
         now,
         arrived.traceparent,
         request=request.id,
-        run=run.id,
-        resource=run.resource,
-        action=run.action,
+        **about(run),
         actor=request.actor,
     )
     _join(lane, arrived, request, run.id, seq, now)
@@ -326,19 +319,17 @@ def _is_crowded(lane: Lane, run: Run, arrived: Arrived, now: Now) -> bool:
 
 
 def _repeat_first_answer(lane: Lane, run: Run, member: Member, now: Now) -> None:
-    about = {
+    first: dict[str, Any] = {
         "request": member.id,
-        "run": run.id,
-        "resource": run.resource,
-        "action": run.action,
+        **about(run),
         "repeat": True,
     }
     if member.left is not None:
-        lane.emit(Withdrawn, now, member.traceparent, **about, status=member.left)
+        lane.emit(Withdrawn, now, member.traceparent, **first, status=member.left)
     elif member.id == run.id:
-        lane.emit(Queued, now, member.traceparent, **about, owner=run.owner, actor=member.actor)
+        lane.emit(Queued, now, member.traceparent, **first, owner=run.owner, actor=member.actor)
     else:
-        lane.emit(Coalesced, now, member.traceparent, **about, actor=member.actor)
+        lane.emit(Coalesced, now, member.traceparent, **first, actor=member.actor)
 
 
 def repeat(lane: Lane, run: Run | None, arrived: Arrived, now: Now) -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from keylane.router.core.endings import end, parties_of, party_of
+from keylane.router.core.describe import about, parties_of, party_of
+from keylane.router.core.endings import end
 from keylane.router.core.lane import Lane, due_ms
 from keylane.router.core.records import Arrived, Now
 from keylane.router.core.transitions import ripen
@@ -84,10 +85,8 @@ def _grant(lane: Lane, run: Run, session: WorkerSession, now: Now) -> None:
         WorkItem,
         run.traceparent,
         heartbeat=session.heartbeat,
-        run=run.id,
-        resource=run.resource,
+        **about(run),
         owner=run.owner,
-        action=run.action,
         payload=run.payload,
         requests=requests,
         actor=run.actor,
@@ -102,10 +101,8 @@ def _grant(lane: Lane, run: Run, session: WorkerSession, now: Now) -> None:
         Granted,
         now,
         run.traceparent,
-        run=run.id,
-        resource=run.resource,
+        **about(run),
         owner=run.owner,
-        action=run.action,
         token=token,
         attempt=attempt,
         session=session.id,

@@ -3,42 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
 
 from msgspec import Raw
 from msgspec.structs import replace
 
+from keylane.router.core.describe import about, outcome_of, parties_of
 from keylane.router.core.lane import Lane
 from keylane.router.core.records import Now
 from keylane.schemas.base import NULL, ErrorDetail
 from keylane.schemas.events import AttemptFailed, Ended, Lost, LostReason, Party, Status
 from keylane.schemas.items import Notice
-from keylane.schemas.state import Member, Resource, Run, UnservedAction
+from keylane.schemas.state import Resource, Run, UnservedAction
 
 UNREAD_MAX = 3
 """How often a run gets its attempt back because its item was never read (design section 4, workers)."""
-
-
-def party_of(run: Run) -> Party:
-    """The run's side of a conflict."""
-    return Party(
-        request=run.id,
-        actor=run.actor,
-        action=run.action,
-        digest=run.digest,
-        at_ms=run.accepted_ms,
-        session=run.session,
-        token=run.token,
-    )
-
-
-def parties_of(lane: Lane, run: Run) -> tuple[Party, ...]:
-    """Every requester of the run, each as a side of a conflict."""
-    return tuple(_member_party(run, member) for member in lane.live_members(run))
-
-
-def _member_party(run: Run, member: Member) -> Party:
-    return replace(party_of(run), request=member.id, actor=member.actor, at_ms=member.accepted_ms)
 
 
 def end(
@@ -87,24 +65,6 @@ def end(
         _completed(lane, run, now, seq, version)
 
 
-def outcome_of(done: Run) -> dict[str, Any]:
-    """What `Ended` says of a run that is done, to whomever it is said."""
-    return {
-        "run": done.id,
-        "resource": done.resource,
-        "owner": done.owner,
-        "action": done.action,
-        "status": done.status,
-        "result": done.result,
-        "version": done.version,
-        "observed_version": done.observed_version,
-        "error": done.error,
-        "superseded_by": done.superseded_by,
-        "token": done.token,
-        "attempt": done.attempt,
-    }
-
-
 def _completed(lane: Lane, run: Run, now: Now, seq: int, version: str | None) -> None:
     policy = lane.policy
     # Kept longer where an earlier run of the same resource still waits to be retried by then (`step`).
@@ -135,9 +95,7 @@ def fail(lane: Lane, run: Run, now: Now, error: ErrorDetail, *, final: bool, ret
         AttemptFailed,
         now,
         run.traceparent,
-        run=run.id,
-        resource=run.resource,
-        action=run.action,
+        **about(run),
         token=run.token,
         attempt=run.attempt,
         error=error,
@@ -164,9 +122,7 @@ def lose(lane: Lane, run: Run, now: Now, reason: LostReason) -> None:
         Lost,
         now,
         run.traceparent,
-        run=run.id,
-        resource=run.resource,
-        action=run.action,
+        **about(run),
         token=run.token,
         attempt=run.attempt,
         reason=reason,

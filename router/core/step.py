@@ -11,8 +11,9 @@ from collections.abc import Callable
 from msgspec.structs import replace
 
 from keylane.router.core.arrival import arrive, attach, joinable, refuse, repeat, send_on, set_aside
+from keylane.router.core.describe import party_of
 from keylane.router.core.dispatch import dispatch
-from keylane.router.core.endings import end, party_of
+from keylane.router.core.endings import end
 from keylane.router.core.lane import Lane
 from keylane.router.core.records import Arrived, Due, Gone, Now, WaitChecked
 from keylane.router.core.sessions import SESSION_TABLE
@@ -139,8 +140,8 @@ def _command(lane: Lane, arrived: Arrived, request: Request, now: Now) -> None:
     if isinstance(request, WorkRequest):
         _work(lane, arrived, request, now)
         return
-    about = request.request if isinstance(request, Cancellation | Decision) else ""
-    member = lane.members.get(about)
+    named = request.request if isinstance(request, Cancellation | Decision) else ""
+    member = lane.members.get(named)
     run = None if member is None else lane.runs[member.run]
     # In another lane it would be unknown too: what an id finds must not hang on where resources happen to lie.
     is_other = run is not None and not isinstance(request, SessionEnded) and run.resource != request.resource

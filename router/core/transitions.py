@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 from msgspec.structs import replace
 
-from keylane.router.core.arrival import ask_to_stop, refuse, said
-from keylane.router.core.endings import end, fail, lose, parties_of, party_of
+from keylane.router.core.arrival import ask_to_stop, refuse
+from keylane.router.core.describe import about, parties_of, party_of, said
+from keylane.router.core.endings import end, fail, lose
 from keylane.router.core.lane import Lane
 from keylane.router.core.records import Arrived, Gone, Now
 from keylane.schemas.base import NULL, ErrorDetail
@@ -81,8 +82,7 @@ def withdraw(lane: Lane, run: Run | None, arrived: Arrived, now: Now) -> None:
 
 def _leave(lane: Lane, run: Run, member: Member, now: Now, by: str) -> None:
     lane.put(replace(member, left="cancelled"))
-    about = {"request": member.id, "run": run.id, "resource": run.resource, "action": run.action}
-    lane.emit(Withdrawn, now, member.traceparent, **about, status="cancelled", by=by)
+    lane.emit(Withdrawn, now, member.traceparent, **about(run), request=member.id, status="cancelled", by=by)
 
 
 def too_late(lane: Lane, run: Run | None, arrived: Arrived, now: Now) -> None:
@@ -152,9 +152,7 @@ def renew(lane: Lane, run: Run | None, arrived: Arrived, now: Now) -> None:
         Progressed,
         now,
         arrived.traceparent or run.traceparent,
-        run=run.id,
-        resource=run.resource,
-        action=run.action,
+        **about(run),
         token=run.token,
         checkpoint=saved,
         blocked=blocked,
@@ -204,9 +202,10 @@ def ripen(lane: Lane, run: Run | None, arrived: Arrived, now: Now) -> None:
             end(lane, run, now, "expired", error=error, parties=parties_of(lane, run))
             return
         lane.put(replace(member, left="expired"))
-        about = {"request": member.id, "run": run.id, "resource": run.resource, "action": run.action}
         side = replace(party_of(run), request=member.id, actor=member.actor, at_ms=member.accepted_ms)
-        lane.emit(Withdrawn, now, member.traceparent, **about, status="expired", parties=(side,))
+        lane.emit(
+            Withdrawn, now, member.traceparent, **about(run), request=member.id, status="expired", parties=(side,)
+        )
     if run.expires_ms is not None and run.expires_ms <= now.clock_ms:
         why = "no_worker: no worker handles the action" if run.action in lane.unserved else "its turn did not come"
         error = ErrorDetail(code="EXPIRED", message=why)

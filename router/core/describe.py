@@ -1,0 +1,63 @@
+"""How events speak of runs and records: the fields that several of them share. Pure; decides nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec.structs import replace
+
+from keylane.router.core.lane import Lane
+from keylane.schemas.events import Party
+from keylane.schemas.state import Member, Run
+
+SAID_CHARACTERS_MAX = 512
+
+
+def about(run: Run) -> dict[str, Any]:
+    """Which run an event is about."""
+    return {"run": run.id, "resource": run.resource, "action": run.action}
+
+
+def outcome_of(done: Run) -> dict[str, Any]:
+    """What `Ended` says of a run that is done, to whomever it is said."""
+    return {
+        "run": done.id,
+        "resource": done.resource,
+        "owner": done.owner,
+        "action": done.action,
+        "status": done.status,
+        "result": done.result,
+        "version": done.version,
+        "observed_version": done.observed_version,
+        "error": done.error,
+        "superseded_by": done.superseded_by,
+        "token": done.token,
+        "attempt": done.attempt,
+    }
+
+
+def party_of(run: Run) -> Party:
+    """The run's side of a conflict."""
+    return Party(
+        request=run.id,
+        actor=run.actor,
+        action=run.action,
+        digest=run.digest,
+        at_ms=run.accepted_ms,
+        session=run.session,
+        token=run.token,
+    )
+
+
+def parties_of(lane: Lane, run: Run) -> tuple[Party, ...]:
+    """Every requester of the run, each as a side of a conflict."""
+    return tuple(_member_party(run, member) for member in lane.live_members(run))
+
+
+def _member_party(run: Run, member: Member) -> Party:
+    return replace(party_of(run), request=member.id, actor=member.actor, at_ms=member.accepted_ms)
+
+
+def said(record: object, field: str) -> str:
+    """A text of a record that need not be well-formed, cut: what is said of it is to be no copy of it."""
+    return (getattr(record, field, None) or "")[:SAID_CHARACTERS_MAX]
