@@ -187,9 +187,13 @@ class KafkaJournal:
         partitions = state.partitions if state is not None else 0
         if partitions != spec.partitions:
             raise TopicMismatch(f"{spec.name} has {partitions} partitions, not {spec.partitions}")
-        wanted = topic_settings(spec)["cleanup.policy"]
-        if settings["cleanup.policy"] != wanted:
-            raise TopicMismatch(f"{spec.name} has cleanup.policy {settings['cleanup.policy']}, not {wanted}")
+        wanted = topic_settings(spec)
+        # What a lane rests on. Size and retention an operator may have changed for reasons of their own.
+        for setting in ("cleanup.policy", "compression.type"):
+            if settings[setting] != wanted[setting]:
+                raise TopicMismatch(
+                    f"{name} has {setting} {settings[setting]}, not {wanted[setting]}: change it with kafka-configs"
+                )
 
 
 async def send_all(producer: vendor.Producer, records: Sequence[Record], names: Names) -> list[int]:

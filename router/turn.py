@@ -38,6 +38,8 @@ FORGET_MAX = 2_000
 CLOCK_COMMIT_MS = 5_000
 """While a deadline lives, the lane clock is committed at least this often (design section 4)."""
 IDLE_POLL_S = 1.0
+BEHIND_POLL_S = 0.05
+"""While timers wait for what the log is known to hold: it comes by itself, so this is not to be a busy loop."""
 KEY_CHARACTERS_MAX = 512
 REASON_CHARACTERS_MAX = 256
 
@@ -216,7 +218,7 @@ class LaneTurns:
     def _patience_s(self) -> float:
         """How long an empty poll may take: until the next timer, and no longer than keeps the lane attentive."""
         if self._target is not None:
-            return 0.0 if not self._has_reached(self._target) else 0.001
+            return BEHIND_POLL_S if not self._has_reached(self._target) else 0.0
         now_ms = self._clock.now().clock_ms
         due_ms = self.lane.deciding.next_ms()
         return IDLE_POLL_S if due_ms is None else min(max(due_ms - now_ms, 0) / 1_000, IDLE_POLL_S)

@@ -125,6 +125,7 @@ class KeptCancellation(Schema, frozen=True, kw_only=True):
     """A cancellation that overtook its request. Under the key `cancelled/<request id>`."""
 
     request: str
+    resource: str
     by: str
     order: int
     forget_ms: int

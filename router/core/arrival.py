@@ -133,12 +133,18 @@ def _unchanged_since(lane: Lane, run: Run) -> bool:
     return run.granted_order is not None and resource.completed_order < run.granted_order
 
 
+def was_cancelled(lane: Lane, request: WorkRequest) -> bool:
+    """Whether a cancellation of this request overtook it. One that named another resource is of another request."""
+    kept = lane.kept.get(request.id)
+    return kept is not None and kept.resource == request.resource
+
+
 def arrive(lane: Lane, _run: Run | None, arrived: Arrived, now: Now) -> None:
     """Unknown: rules 6 and 7, then a run of its own."""
     request = arrived.record
     assert isinstance(request, WorkRequest)
     full = _full(lane, request)
-    if request.id in lane.kept and full is None:
+    if was_cancelled(lane, request) and full is None:
         _cancelled_before(lane, arrived, request, now)
         return
     contenders = _contenders(lane, request.resource)
@@ -193,6 +199,8 @@ def _full(lane: Lane, request: WorkRequest) -> tuple[Code, str] | None:
         return "QUEUE_FULL", f"{bounds.waiters_per_resource} runs wait for this resource"
     if len(lane.runs) >= bounds.runs:
         return "LANE_FULL", f"this partition remembers {bounds.runs} runs"
+    if lane.carried_bytes >= bounds.lane_bytes:
+        return "LANE_FULL", f"payloads, checkpoints and results in this partition: {lane.carried_bytes} bytes"
     known = request.action in lane.unserved or lane.is_served(request.action)
     if not known and len(lane.unserved) >= bounds.unserved_actions:
         return "LANE_FULL", f"runs wait for {bounds.unserved_actions} actions that no worker handles"

@@ -77,8 +77,9 @@ class Lane:
         self.unserved: dict[str, UnservedAction] = {}
         self.sessions: dict[str, WorkerSession] = {}
         self.resources: dict[str, Resource] = {}
-        # Derived, by owning key: who waits, in acceptance order; who holds; and, where nobody holds, the
-        # first ready run, which also stands in `heads` under its action.
+        # Derived: what the runs carry; and by owning key: who waits, in acceptance order; who holds; and, where
+        # nobody holds, the first ready run, which also stands in `heads` under its action.
+        self.carried_bytes = 0
         self.queue: dict[str, list[Entry]] = {}
         self.held: dict[str, str] = {}
         self.head_of: dict[str, tuple[str, Entry]] = {}
@@ -119,6 +120,7 @@ class Lane:
 
     def _put_run(self, id: str, new: Run | None) -> None:
         old = self.runs.pop(id, None)
+        self.carried_bytes += carried_bytes(new) - carried_bytes(old)
         if old is not None and new is not None and _stands(old) == _stands(new):
             self.runs[id] = new
         else:
@@ -334,6 +336,15 @@ class Lane:
     def is_served(self, action: str) -> bool:
         """Whether some live session of the action's pool handles it."""
         return (self.policy.of(action).pool, action) in self.serving
+
+
+def carried_bytes(run: Run | None) -> int:
+    """What agents wrote that the run carries: payload, checkpoint and result."""
+    if run is None:
+        return 0
+    carried = len(memoryview(run.payload)) + len(memoryview(run.result))
+    saved = run.checkpoint
+    return carried if saved is None else carried + len(memoryview(saved.data)) + len(memoryview(saved.evidence))
 
 
 def due_ms(run: Run, deadline_ms: int | None) -> int | None:

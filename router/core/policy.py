@@ -48,8 +48,11 @@ class Bounds(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     run_bytes: int = 512 * 1024
     """Payload, checkpoint and evidence together."""
     runs: int = 1_000_000
+    lane_bytes: int = 512 * 1024 * 1024
+    """Payloads, checkpoints and results of all runs together."""
     crowded_runs: int = 500_000
-    """Above so many, outcomes are kept for `crowded_retention_ms` only."""
+    crowded_bytes: int = 256 * 1024 * 1024
+    """Above so many of either, outcomes are kept for `crowded_retention_ms` only."""
     refusals: int = 100_000
     kept_cancellations: int = 10_000
     unserved_actions: int = 10_000

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from msgspec.structs import replace
 
-from keylane.router.core.arrival import arrive, attach, joinable, refuse, repeat, send_on, set_aside
+from keylane.router.core.arrival import arrive, attach, joinable, refuse, repeat, send_on, set_aside, was_cancelled
 from keylane.router.core.describe import party_of
 from keylane.router.core.dispatch import dispatch
 from keylane.router.core.endings import end
@@ -63,7 +63,7 @@ TABLE: dict[type, tuple[Cell, Cell, Cell, Cell, Cell]] = {
     Decision:       (unknown,    too_late,   not_yet,    too_late,       too_late),
     Progress:       (fence,      impossible, impossible, renew,          impossible),
     Renewal:        (fence,      impossible, impossible, not_yet,        impossible),
-    Completed:      (fence,      impossible, impossible, complete,       impossible),
+    Completed:      (fence,      impossible, impossible, complete,       ignore),
     Release:        (fence,      impossible, impossible, not_yet,        impossible),
     Failed:         (fence,      impossible, impossible, attempt_failed, impossible),
     ResourceChange: (not_yet,    not_yet,    not_yet,    not_yet,        not_yet),
@@ -116,11 +116,21 @@ def _meet(lane: Lane, run: Run | None, arrived: Arrived, now: Now) -> None:
 
 
 def _holder(lane: Lane, report: Progress | Completed | Failed | Renewal | Release) -> Run | None:
-    """The run that the report is about, if its token is the live one; and no lock is held yet."""
+    """The run that the report is about, if its token is the live one; and no lock is held yet.
+
+    Workers deliver at least once, so the report that completed a run may come again: that is no late report.
+    """
     run = lane.runs.get(report.run)
-    if run is None or run.state != "Held" or run.token != report.token or isinstance(report, Renewal | Release):
+    if run is None or run.token != report.token or isinstance(report, Renewal | Release):
         return None
-    return run
+    if run.state == "Held" or (isinstance(report, Completed) and _is_its_end(report, run)):
+        return run
+    return None
+
+
+def _is_its_end(report: Completed, run: Run) -> bool:
+    outcome = (run.result, run.version, run.observed_version)
+    return run.status == "completed" and outcome == (report.result, report.version, report.observed_version)
 
 
 def _command(lane: Lane, arrived: Arrived, request: Request, now: Now) -> None:
@@ -168,8 +178,8 @@ def _work(lane: Lane, arrived: Arrived, request: WorkRequest, now: Now) -> None:
         refuse(lane, arrived, now, "INTERNAL", reason)
         return
     # One whose cancellation overtook it joins nobody: it ends as it arrives.
-    cancelled = request.id in lane.kept
-    _meet(lane, None if cancelled else joinable(lane, request, arrived.payload_digest, now), arrived, now)
+    run = None if was_cancelled(lane, request) else joinable(lane, request, arrived.payload_digest, now)
+    _meet(lane, run, arrived, now)
 
 
 def _undecodable(lane: Lane, arrived: Arrived, record: Undecodable, now: Now) -> None:
@@ -239,7 +249,7 @@ def forgettable(lane: Lane, now: Now) -> bytes | None:
     """The state key of the next timer that only forgets: past its retention or, over the bounds, idle longest."""
     policy = lane.policy
     early_ms = 0
-    if len(lane.outcomes) > policy.bounds.crowded_runs:
+    if len(lane.outcomes) > policy.bounds.crowded_runs or lane.carried_bytes > policy.bounds.crowded_bytes:
         early_ms = policy.retention_ms - policy.crowded_retention_ms
     crowded = len(lane.resources) > policy.bounds.resources
     for timers, due_by_ms in ((lane.outcomes, now.clock_ms + early_ms), (lane.idle, now.clock_ms)):

@@ -55,6 +55,7 @@ def remember(lane: Lane, run: Run | None, arrived: Arrived, now: Now) -> None:
     )
     kept = KeptCancellation(
         request=cancellation.request,
+        resource=cancellation.resource,
         by=cancellation.actor,
         order=seq,
         forget_ms=now.clock_ms + lane.policy.retention_ms,

@@ -44,7 +44,7 @@ TIMERS = ("deciding", "outcomes", "idle", "resting")
 
 def image(lane: Lane) -> dict[str, Any]:
     """All of a lane that decides what it does next: records, indexes and timers, as plain values."""
-    found: dict[str, Any] = {"own": encode(lane.own)}
+    found: dict[str, Any] = {"own": encode(lane.own), "carried_bytes": lane.carried_bytes}
     for name in RECORDS:
         found[name] = {id: encode(record) for id, record in getattr(lane, name).items()}
     for name in INDEXES:

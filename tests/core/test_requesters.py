@@ -187,3 +187,9 @@ def test_an_action_that_was_unserved_and_is_served_again_is_not_said_to_have_no_
     bench.join("w", "exotic")
     assert bench.lane.unserved == {}
     assert only(Queued, bench.request("r2", "exotic", resource=API)).unserved is False
+
+
+def test_a_cancellation_kept_for_another_resource_does_not_end_a_request() -> None:
+    bench = Bench()
+    bench.cancel("r1", "deploy://other")
+    assert events(bench.request("r1")) == ["Queued"]

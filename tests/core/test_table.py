@@ -40,7 +40,7 @@ REACHED = {
     "ResourceChange": {"Unknown"},
     "SessionEnded": {"Unknown"},
     "Progress": {"Unknown", "Held"},
-    "Completed": {"Unknown", "Held"},
+    "Completed": {"Unknown", "Held", "Done"},
     "Failed": {"Unknown", "Held"},
     "Renewal": {"Unknown"},
     "Release": {"Unknown"},

@@ -6,6 +6,7 @@ import sys
 import pytest
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
+from aiokafka.admin.config_resource import ConfigResource
 from kafka.conftest import Site
 
 from keylane.journal._kafka_admin import Admin
@@ -45,6 +46,17 @@ async def test_topics_that_differ_are_refused_and_equal_ones_accepted(site: Site
         await journal.create_topics([TopicSpec(site.state, 3, compacted=True)])
     with pytest.raises(TopicMismatch, match=r"cleanup\.policy compact, not delete"):
         await journal.create_topics([TopicSpec(site.state, 2)])
+
+
+async def test_a_topic_that_keeps_foreign_compression_is_refused(site: Site) -> None:
+    """A codec that is not installed here would stop every lane that reads it."""
+    journal = await site.journal()
+    admin = AIOKafkaAdminClient(bootstrap_servers=f"127.0.0.1:{site.broker.port}")
+    await admin.start()
+    await admin.alter_configs([ConfigResource("topic", site.full(site.requests), {"compression.type": "producer"})])
+    await admin.close()
+    with pytest.raises(TopicMismatch, match=r"compression\.type producer, not uncompressed"):
+        await journal.create_topics([TopicSpec(site.requests, 2)])
 
 
 async def test_positions_outside_the_log_are_lost_and_not_moved(site: Site) -> None:
