@@ -254,8 +254,8 @@ async def test_an_error_in_the_body_comes_out_as_it_is() -> None:
 
 async def test_what_ends_a_router_is_told_without_its_task_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     async def broken(self: MemoryMembership, timeout_s: float) -> Assignment | None:
-        raise journal_errors.Unavailable("no broker")
+        raise journal_errors.JournalError("the group is broken")
 
     monkeypatch.setattr(MemoryMembership, "changed", broken)
-    with pytest.raises(Unavailable, match="no broker"):
+    with pytest.raises(Unavailable, match="the group is broken"):
         await run_router(load(None, {}, {"url": "memory://broken"}), ready=lambda: None)
