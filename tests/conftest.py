@@ -1,9 +1,16 @@
 """Fixtures that tests of several folders share."""
 
+import os
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 from kafka.running import Broker, shared_broker
+
+# Whether a change lands must not hang on chance; on a developer's machine new examples are welcome.
+settings.register_profile("ci", derandomize=True, deadline=None)
+if os.environ.get("CI"):
+    settings.load_profile("ci")
 
 
 @pytest.fixture
