@@ -330,8 +330,12 @@ class Lane:
         return [self.sessions[self.groups[group][-1][2]] for group in self.serving.get((pool, action), ())]
 
     def free_slots(self, session: WorkerSession) -> int:
-        """How many more items the session takes."""
-        return session.slots - len(self.held_by.get(session.id, ()))
+        """How many more items the session takes: none before its first heartbeat.
+
+        A holder counts from when it sent what the item names. Its join may have lain unread for longer than the
+        session lasts, and everything granted on it would be given up unread.
+        """
+        return 0 if session.heartbeat == 0 else session.slots - len(self.held_by.get(session.id, ()))
 
     def is_served(self, action: str) -> bool:
         """Whether some live session of the action's pool handles it."""

@@ -171,10 +171,15 @@ class Bench:
         return self.feed(Cancellation(id=id or f"c-{request}", resource=resource, request=request, actor="boss"))
 
     def join(self, session: str, *actions: str, slots: int = 1, generation: int = 1, **fields: Any) -> list[Output]:
+        """Joins and, once it is opened, sends the first heartbeat: nothing is granted before that."""
         fields = {"pool": "default", "name": session} | fields
-        return self.report(
+        outputs = self.report(
             WorkerJoined(session=session, actions=actions or ("restart",), slots=slots, generation=generation, **fields)
         )
+        known = self.lane.sessions.get(session)
+        if known is not None and known.heartbeat == 0:
+            outputs += self.beat(session, slots=slots, pool=fields["pool"])
+        return outputs
 
     def beat(self, session: str, slots: int = 1, read: int | None = None, pool: str = "default") -> list[Output]:
         """The next heartbeat. Unless said otherwise, everything written to the session has been read."""

@@ -165,10 +165,18 @@ def test_records_to_a_session_are_numbered_without_gaps() -> None:
 def test_an_item_names_the_newest_heartbeat_applied_when_it_was_granted() -> None:
     bench = Bench()
     bench.join("w", slots=9)
-    assert only(WorkItem, bench.request("a")).heartbeat == 0
+    assert only(WorkItem, bench.request("a")).heartbeat == 1
     bench.beat("w", slots=9)
     bench.beat("w", slots=9)
-    assert only(WorkItem, bench.request("b", resource="deploy://b")).heartbeat == 2
+    assert only(WorkItem, bench.request("b", resource="deploy://b")).heartbeat == 3
+
+
+def test_nothing_is_granted_before_the_first_heartbeat() -> None:
+    """A join may have lain unread for longer than the session lasts; what it was granted would be given up unread."""
+    bench = Bench()
+    bench.report(WorkerJoined(session="w", pool="default", name="w", actions=("restart",), slots=1, generation=1))
+    assert events(bench.request("a")) == ["Queued"]
+    assert only(WorkItem, bench.beat("w")).heartbeat == 1
 
 
 def test_leaving_twice_or_without_having_come_changes_nothing() -> None:

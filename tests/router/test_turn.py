@@ -25,7 +25,7 @@ async def test_outputs_state_and_positions_are_committed_together() -> None:
     await lane.turn()
     (commit,) = lane.noted.calls
     assert commit[0] == "commit" and {topics.EVENTS, topics.STATE, ITEMS} == set(commit[1])
-    assert lane_record(journal).positions == {"results": 1, "requests": 2}
+    assert lane_record(journal).positions == {"results": 2, "requests": 2}
     assert said(journal) == ["WorkerOpened w", "Queued r1", "Granted r1", "Queued r2"]
 
 
@@ -87,18 +87,18 @@ async def test_heartbeats_alone_are_gathered_and_can_be_applied_again() -> None:
     lane = await begin(journal, clock=clock)
     await lane.turn()
     begin_commits = len(lane.noted.calls)
-    for number in (1, 2, 3):
+    for number in (2, 3, 4):
         clock.s += 1
         await put(journal, beat(number))
         await lane.turn()
     assert len(lane.noted.calls) == begin_commits
     again = await begin(journal, clock=clock)
     await again.turn()
-    assert again.lane.sessions["w"].heartbeat == 3
+    assert again.lane.sessions["w"].heartbeat == 4
     clock.s += 4
-    await put(journal, beat(4))
+    await put(journal, beat(5))
     await again.turn()
-    assert lane_record(journal).positions["results"] == 5
+    assert lane_record(journal).positions["results"] == 6
 
 
 async def test_while_a_deadline_lives_the_clock_is_committed_every_5_s() -> None:

@@ -49,12 +49,16 @@ async def journal_of(partitions: int = 1, **max_bytes: int) -> MemoryJournal:
 
 
 async def put(journal: MemoryJournal, *records: Schema, partition: int = 0) -> None:
-    """Append commands and reports as agents and workers do."""
+    """Append commands and reports as agents and workers do: a join with the heartbeat that follows it."""
     written = []
-    for record in records:
+    for record in (each for given in records for each in _with_first_heartbeat(given)):
         topic = topics.RESULTS if hasattr(record, "session") else topics.REQUESTS
         written.append(Record(topic, partition, b"k", encode(record)))
     await journal.append(written)
+
+
+def _with_first_heartbeat(record: Schema) -> tuple[Schema, ...]:
+    return (record, beat(1, record.session)) if isinstance(record, WorkerJoined) else (record,)
 
 
 def work(id: str, payload: str = "null", resource: str = API, action: str = "restart", **fields: Any) -> WorkRequest:
