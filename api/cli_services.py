@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 CONFIG_FILE = "keylane.toml"
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+COLLECTOR_THRESHOLDS = (50_000, 50, 1_000)
 
 ConfigFile = Annotated[Path | None, Parameter(name="--config")]
 
@@ -64,10 +65,15 @@ def _service(context: CommandContext, config: Path | None, partitions: int | Non
 
 
 async def _serve(context: CommandContext, service: Service) -> msgspec.Struct:
+    import gc
+
     import anyio
 
     from keylane.embedded import run_router
 
+    # A lane is very many small objects that live long and make no cycles: at Python's own thresholds the collector
+    # walks them over and over (a tenth to a third of the requests a second, `bench/route.py`).
+    gc.set_threshold(*COLLECTOR_THRESHOLDS)
     stopped_by: list[str] = []
     serving = Serving(url=service.url, pid=os.getpid())
     async with anyio.create_task_group() as group:
