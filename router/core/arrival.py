@@ -147,8 +147,10 @@ def arrive(lane: Lane, _run: Run | None, arrived: Arrived, now: Now) -> None:
     if was_cancelled(lane, request) and full is None:
         _cancelled_before(lane, arrived, request, now)
         return
-    contenders = _contenders(lane, request.resource)
     action_policy = lane.policy.of(request.action)
+    # Whom it meets matters only where somebody is refused or replaced: a thousand may wait, and usually they do.
+    judges = request.reject_if_busy or not action_policy.only_queues()
+    contenders = _contenders(lane, request.resource) if judges else []
     for other in contenders:
         mode = action_policy.against(other.action)
         if mode == "reject" or (mode == "queue" and request.reject_if_busy):

@@ -35,6 +35,10 @@ class ActionPolicy(Struct, frozen=True, kw_only=True):
     queue_ms: int = DAY_MS
     max_hold_ms: int = DAY_MS
 
+    def only_queues(self) -> bool:
+        """Whether this action waits behind whatever it meets."""
+        return self.on_conflict == "queue" and not self.on_conflict_with
+
     def against(self, action: str) -> OnConflict:
         """What happens when this action meets a run of `action`."""
         return self.on_conflict_with.get(action, self.on_conflict)
