@@ -52,16 +52,20 @@ class KafkaJournal:
         await self._asker(committed=True)
 
     async def create_topics(self, specs: Sequence[TopicSpec]) -> None:
+        found: list[TopicSpec] = []
         for spec in specs:
             with vendor.asking(f"creating {spec.name}"):
-                created = await self._admin.create(self._names.full(spec.name), spec.partitions, topic_settings(spec))
-            if not created:
-                await self._compare(spec)
+                name = self._names.full(spec.name)
+                if not await self._admin.create(name, spec.partitions, topic_settings(spec)):
+                    found.append(spec)
         for spec in specs:
             with vendor.asking(f"waiting for the leaders of {spec.name}"):
                 name = self._names.full(spec.name)
                 while (state := await self._admin.state(name)) is None or state.leaderless:  # noqa: ASYNC110
                     await anyio.sleep(TOPIC_POLL_S)
+        # Only now: a topic that another process has just made exists before it can be described.
+        for spec in found:
+            await self._compare(spec)
 
     async def partitions(self, topic: str) -> int | None:
         with vendor.asking(f"describing {topic}"):
