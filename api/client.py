@@ -119,7 +119,7 @@ class Client:
         the ticket.
         """
         request = WorkRequest(
-            id=request_id or uuid4().hex,
+            id=uuid4().hex if request_id is None else request_id,
             resource=resource,
             action=action,
             payload=commands.encoded_payload(payload),
@@ -129,7 +129,7 @@ class Client:
             coalesce_key=coalesce_key,
             requires=tuple(requires),
             reject_if_busy=reject_if_busy,
-            deadline_ms=None if deadline_s is None else round(deadline_s * 1000),
+            deadline_ms=commands.deadline_ms(deadline_s),
         )
         (ticket,) = await self.submit_all([request], traceparent=traceparent)
         return ticket

@@ -60,6 +60,14 @@ def encoded_payload(payload: object) -> msgspec.Raw:
         raise Refused(error_body("BAD_RECORD", f"the payload is not JSON: {error}")) from error
 
 
+def deadline_ms(deadline_s: float | None) -> int | None:
+    """A deadline as records have it. Raises `Refused` (`BAD_RECORD`) for what is no number of seconds."""
+    try:
+        return None if deadline_s is None else round(deadline_s * 1000)
+    except (ValueError, OverflowError) as error:  # NaN, infinity
+        raise Refused(error_body("BAD_RECORD", f"deadline: {deadline_s} is no number of seconds")) from error
+
+
 def record_of(command: WorkRequest | Cancellation, partitions: int, source: str, traceparent: str | None) -> Record:
     """The record that carries `command` to its lane. Raises `Refused` (`TOO_LARGE`)."""
     key = command.resource.encode()

@@ -6,6 +6,8 @@ What a handler does wrong becomes a report here, never an exception in the worke
 from __future__ import annotations
 
 import inspect
+import logging
+import traceback
 from collections.abc import Callable
 from typing import Any, NamedTuple, get_args, get_origin
 
@@ -18,6 +20,8 @@ from keylane.schemas.items import WorkItem
 from keylane.schemas.results import Completed, Failed
 from keylane.schemas.topics import REQUEST_BYTES_MAX
 from keylane.workers.item import Done, Fail, Holding, Item, LeaseLost, Retry, StaleVersion, cut, raw
+
+log = logging.getLogger("keylane.workers")
 
 RESULT_BYTES_MAX = REQUEST_BYTES_MAX - 16 * 1024
 """Of a result as JSON: what reports take, less what the report and its headers need around it."""
@@ -75,6 +79,10 @@ async def work(
     except LeaseLost as error:
         return failed(record, pool, "FENCED", _text(error))
     except (Exception, SystemExit) as error:  # `sys.exit` in a handler must not end the other handlers
+        # Its place is told here and nowhere else. `!a`: its message may repeat what an agent wrote.
+        frames = "".join(traceback.format_tb(error.__traceback__))
+        told = f"{type(error).__name__}: {_text(error)!a}"
+        log.warning("%s, token %d: %s\n%s", record.action, record.token, told, frames)
         return failed(record, pool, "EXCEPTION", f"{type(error).__name__}: {_text(error)}")
     return completed(record, pool, done)
 

@@ -57,6 +57,25 @@ async def test_every_option_travels(url: str, journal: MemoryJournal) -> None:
     assert (request.reject_if_busy, request.requires, request.deadline_ms) == (True, ("drain",), 1500)
 
 
+@pytest.mark.parametrize("deadline_s", [float("nan"), float("inf")])
+async def test_a_deadline_that_is_no_time_is_refused(url: str, journal: MemoryJournal, deadline_s: float) -> None:
+    async with Client(url) as client:
+        with pytest.raises(Refused, match="deadline") as refused:
+            await client.submit(KEY, "restart", deadline_s=deadline_s)
+    assert refused.value.code == "BAD_RECORD"
+
+
+async def test_an_empty_request_id_is_published_as_such_and_gets_no_other(url: str, journal: MemoryJournal) -> None:
+    """The lane refuses it. A new id instead would undo what the caller repeats requests under ids for."""
+    async with lane(journal, complete) as read, Client(url) as client:
+        assert (await client.submit(KEY, "restart", request_id="")).request_id == ""
+        while not read:  # noqa: ASYNC110  # nothing tells of what the lane has read
+            await anyio.sleep(0.001)
+    (request,) = read
+    assert isinstance(request, WorkRequest)
+    assert request.id == ""
+
+
 async def test_records_go_to_the_lane_of_the_canonical_key(url: str, journal: MemoryJournal) -> None:
     trace = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
     async with Client(url, actor="me@here") as client:

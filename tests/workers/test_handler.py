@@ -72,6 +72,15 @@ async def error_of(function: Callable[..., Any], item: WorkItem | None = None) -
     return report.error.code, report.error.message, report.final
 
 
+async def test_an_unexpected_exception_is_logged_with_its_place(caplog: pytest.LogCaptureFixture) -> None:
+    async def broken(item: Item) -> None:
+        raise ValueError("odd\x1b[31m")
+
+    await outcome(broken)
+    assert "restart, token 7: ValueError: 'odd\\x1b[31m'" in caplog.text
+    assert ", in broken\n" in caplog.text
+
+
 async def test_async_handler_runs_in_the_event_loop_and_its_value_is_the_result() -> None:
     async def restart(item: Item[Restart]) -> Restarted:
         await anyio.lowlevel.checkpoint()
