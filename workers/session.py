@@ -264,7 +264,9 @@ class Session:
             return self._give_up("an item names a heartbeat from too long ago", now_ms)
         held = Held(item, traceparent, granted_ms=sent_ms, renewed_ms=sent_ms)
         if now_ms >= held.ends_ms():
-            return [Warn(item.token, "it came after its lease had ended, and was not started")]
+            # Left at once, so that the lane grants it again: kept in silence, it would stay held by nobody until
+            # the lane ends its lease. It was never reported read, so no attempt is spent.
+            return self._give_up("an item came after its lease had ended", now_ms)
         self.held[item.token] = held
         return [Start(item, traceparent)]
 

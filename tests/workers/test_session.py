@@ -255,6 +255,15 @@ def test_item_that_names_a_heartbeat_from_too_long_ago_is_not_started() -> None:
     assert of(outputs, Over)[0].rejoin
 
 
+def test_item_whose_lease_is_over_though_the_session_lives_is_given_back_at_once() -> None:
+    """After an outage a lane grants in the middle of its backlog; in silence the item would be held by nobody."""
+    bench = Bench().open()
+    bench.tick_to(T0 + 20_000)
+    outputs = bench.item(heartbeat=bench.session._beat - 1, lease_ms=1_000)
+    assert of(outputs, Start) == []
+    assert ends(outputs) == [("Publish", "WorkerLeft"), ("Over",)] and of(outputs, Over)[0].rejoin
+
+
 def test_after_a_stop_of_the_process_handlers_are_cancelled_before_anything_else() -> None:
     bench = Bench().open()
     bench.item(1)
