@@ -101,8 +101,8 @@ def test_shared_file_systems_are_found_by_the_mount_that_counts(place: str, foun
 
 
 def test_a_sandboxs_own_root_and_what_is_like_it_are_its_own() -> None:
-    sandbox = "1 0 0:1 / / rw - 9p none rw\n2 1 0:2 / /work rw - 9p none rw\n3 1 0:3 / /net rw - nfs x rw\n"
-    assert shared_type("/work/keylane", sandbox) is None
+    sandbox = "1 0 0:1 / / rw - 9p none rw\n2 1 0:2 / /srv rw - 9p none rw\n3 1 0:3 / /net rw - nfs x rw\n"
+    assert shared_type("/srv/keylane", sandbox) is None
     assert shared_type("/net/keylane", sandbox) == "nfs"
 
 
