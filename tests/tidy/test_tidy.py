@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = {
     "api": "keylane",
-    **{name: f"keylane.{name}" for name in ("schemas", "journal", "router", "workers")},
+    **{name: f"keylane.{name}" for name in ("schemas", "journal", "telemetry", "router", "workers")},
 }
 SOURCES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
 CODE = sorted([*SOURCES, *(ROOT / "tools").rglob("*.py"), *(ROOT / "tests").rglob("*.py")])
@@ -25,9 +25,10 @@ LAYERS = {
     "schemas": {"keylane.schemas"},
     "journal": {"keylane.journal"},
     "router/core": {"keylane.router.core", "keylane.schemas"},
-    "router": {"keylane.router", "keylane.schemas", "keylane.journal"},
-    "workers": {"keylane.workers", "keylane.schemas", "keylane.journal"},
-    "api": {API, "keylane.workers", "keylane.schemas", "keylane.journal"},
+    "telemetry": {"keylane.telemetry"},
+    "router": {"keylane.router", "keylane.schemas", "keylane.journal", "keylane.telemetry"},
+    "workers": {"keylane.workers", "keylane.schemas", "keylane.journal", "keylane.telemetry"},
+    "api": {API, "keylane.workers", "keylane.schemas", "keylane.journal", "keylane.telemetry"},
 }
 """Which of our packages each folder may import. `keylane` alone is the modules of `api` itself."""
 COMPOSITION_ROOT = ROOT / "api" / "embedded.py"
