@@ -20,6 +20,8 @@ class Serving(msgspec.Struct, frozen=True, kw_only=True):
 
     url: str
     pid: int
+    metrics: str | None = None
+    """Where metrics are served, if they are; health is beside them, at /healthz and /readyz."""
 
 
 class Stopped(msgspec.Struct, frozen=True, kw_only=True):

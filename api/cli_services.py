@@ -6,6 +6,7 @@ import importlib
 import os
 import signal
 import sys
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -27,8 +28,10 @@ COLLECTOR_THRESHOLDS = (50_000, 50, 1_000)
 ConfigFile = Annotated[Path | None, Parameter(name="--config")]
 
 
-async def up(*, config: ConfigFile = None, partitions: int | None = None, context: Context) -> msgspec.Struct:
-    """Serve everything from this process, on the embedded journal in ./.keylane. Stops on SIGTERM or Ctrl-C.
+@Parameter(name="*")
+@dataclass(frozen=True)
+class RouterFlags:
+    """What `up` and `router` take.
 
     Parameters
     ----------
@@ -36,32 +39,41 @@ async def up(*, config: ConfigFile = None, partitions: int | None = None, contex
         The configuration. Else ./keylane.toml, where there is one.
     partitions:
         In how many lanes resources are put. Fixed when the journal is first set up.
+    metrics:
+        Serve /metrics, /healthz and /readyz at HOST:PORT. Port 0: any free one.
+    metrics_exposed:
+        HOST may be one that other machines reach. They need no password.
     """
-    service = _service(context, config, partitions)
+
+    config: ConfigFile = None
+    partitions: int | None = None
+    metrics: str | None = None
+    metrics_exposed: Annotated[bool | None, Parameter(negative="")] = None
+
+
+NO_FLAGS = RouterFlags()
+
+
+async def up(*, flags: RouterFlags = NO_FLAGS, context: Context) -> msgspec.Struct:
+    """Serve everything from this process, on the embedded journal in ./.keylane. Stops on SIGTERM or Ctrl-C."""
+    service = _service(context, flags)
     if not service.url.startswith("sqlite://"):
         raise UsageError(f"up serves an embedded journal (sqlite://…), not {service.url}: there, run keylane router")
     return await _serve(context, service)
 
 
-async def router(*, config: ConfigFile = None, partitions: int | None = None, context: Context) -> msgspec.Struct:
-    """Run a router on any journal. Several share the lanes; one takes over what another leaves.
-
-    Parameters
-    ----------
-    config:
-        The configuration. Else ./keylane.toml, where there is one.
-    partitions:
-        In how many lanes resources are put. Fixed when the journal is first set up.
-    """
-    return await _serve(context, _service(context, config, partitions))
+async def router(*, flags: RouterFlags = NO_FLAGS, context: Context) -> msgspec.Struct:
+    """Run a router on any journal. Several share the lanes; one takes over what another leaves."""
+    return await _serve(context, _service(context, flags))
 
 
-def _service(context: CommandContext, config: Path | None, partitions: int | None) -> Service:
+def _service(context: CommandContext, flags: RouterFlags) -> Service:
     from keylane.embedded import load
 
     found = context.directory / CONFIG_FILE
-    file = config or (found if found.exists() else None)
-    return load(file, context.environ, {"url": context.url, "partitions": partitions})
+    file = flags.config or (found if found.exists() else None)
+    given = {name: value for name, value in asdict(flags).items() if name != "config"}
+    return load(file, context.environ, given | {"url": context.url})
 
 
 async def _serve(context: CommandContext, service: Service) -> msgspec.Struct:
@@ -75,7 +87,6 @@ async def _serve(context: CommandContext, service: Service) -> msgspec.Struct:
     # walks them over and over (a tenth to a third of the requests a second, `bench/route.py`).
     gc.set_threshold(*COLLECTOR_THRESHOLDS)
     stopped_by: list[str] = []
-    serving = Serving(url=service.url, pid=os.getpid())
     async with anyio.create_task_group() as group:
 
         async def stop_on_signal(*, task_status: TaskStatus[None]) -> None:
@@ -89,8 +100,13 @@ async def _serve(context: CommandContext, service: Service) -> msgspec.Struct:
                     return
 
         await group.start(stop_on_signal)
-        await run_router(service, ready=lambda: context.show(serving))
+        await run_router(service, ready=lambda listener: context.show(_serving(service, listener)))
     return Stopped(url=service.url, signal=stopped_by[0])
+
+
+def _serving(service: Service, listener: str | None) -> Serving:
+    metrics = None if listener is None else f"{listener}/metrics"
+    return Serving(url=service.url, pid=os.getpid(), metrics=metrics)
 
 
 def worker_run(target: str, /, *, context: Context) -> None:

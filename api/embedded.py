@@ -15,6 +15,7 @@ from anyio.abc import TaskStatus
 
 from keylane.errors import ConfigError, translated
 from keylane.journal.connect import connect, resolve_url
+from keylane.telemetry.listener import BadAddress
 
 if TYPE_CHECKING:
     from keylane.router.config import Config
@@ -38,8 +39,9 @@ def load(file: Path | None, environ: Mapping[str, str], flags: Mapping[str, obje
     return Service(resolve_url(config.url, environ), config)
 
 
-async def run_router(service: Service, *, ready: Callable[[], None]) -> None:
-    """Route until cancelled, which lets the lanes go first. `ready` is called when the first are served.
+async def run_router(service: Service, *, ready: Callable[[str | None], None]) -> None:
+    """Route until cancelled, which lets the lanes go first. `ready` is called when the first are served, with the
+    URL of the metrics listener if there is one.
 
     Raises `ConfigError` where the journal is set up in another way, `Unavailable` where it does not answer.
     """
@@ -49,8 +51,8 @@ async def run_router(service: Service, *, ready: Callable[[], None]) -> None:
     with translated():
         journal = await connect(service.url)
         try:
-            await serve(journal, service.config, ready=ready)
-        except BadConfig as error:
+            await serve(journal, service.config, journal_scheme=service.url.partition("://")[0], ready=ready)
+        except (BadConfig, BadAddress) as error:
             raise ConfigError(str(error)) from error
         except ExceptionGroup as group:
             raise _cause(group) from group
@@ -73,7 +75,7 @@ async def router_running(service: Service) -> AsyncIterator[None]:
     async with anyio.create_task_group() as tasks:
 
         async def run(*, task_status: TaskStatus[None]) -> None:
-            await run_router(service, ready=task_status.started)
+            await run_router(service, ready=lambda _: task_status.started())
 
         try:
             await tasks.start(run)

@@ -197,6 +197,8 @@ def _cancel_rows(answered: CancelAnswered) -> Iterator[Row]:
 
 def _serving_rows(serving: Serving) -> Iterator[Row]:
     yield f"serving {line(serving.url)} (pid {serving.pid})", "green"
+    if serving.metrics is not None:
+        yield f"metrics at {line(serving.metrics)}", ""
 
 
 def _stopped_rows(stopped: Stopped) -> Iterator[Row]:

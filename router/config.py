@@ -59,6 +59,8 @@ class Settings(Struct, kw_only=True, forbid_unknown_fields=True):
     defaults: ActionTable = msgspec.field(default_factory=ActionTable)
     actions: dict[str, ActionTable] = {}
     bounds: Bounds = Bounds()
+    metrics: str | None = None
+    metrics_exposed: bool = False
 
 
 class Config(Struct, frozen=True, kw_only=True):
@@ -68,9 +70,13 @@ class Config(Struct, frozen=True, kw_only=True):
     """None where neither file, environment nor flag names one."""
     partitions: int
     policy: Policy
+    metrics: str | None = None
+    """HOST:PORT of `/metrics`, `/healthz` and `/readyz`; None: not served."""
+    metrics_exposed: bool = False
+    """They may be served beyond loopback."""
 
 
-SCALARS = ("url", "partitions", "session_lapse", "unserved_after", "retention")
+SCALARS = ("url", "partitions", "session_lapse", "unserved_after", "retention", "metrics", "metrics_exposed")
 """What `KEYLANE_<NAME>` and flags may set."""
 
 
@@ -80,7 +86,7 @@ def load_config(file: Path | None, environ: Mapping[str, str], flags: Mapping[st
     for name in SCALARS:
         variable = f"KEYLANE_{name.upper()}"
         if variable in environ:
-            found[name] = _number(environ[variable]) if name == "partitions" else environ[variable]
+            found[name] = _scalar(name, environ[variable])
         if flags.get(name) is not None:
             found[name] = flags[name]
     try:
@@ -102,8 +108,13 @@ def _read(file: Path) -> dict[str, Any]:
     return found
 
 
-def _number(text: str) -> int | str:
-    return int(text) if text.isascii() and text.isdigit() else text
+def _scalar(name: str, text: str) -> int | bool | str:
+    """A variable's text as the type that the key has; text where it cannot be that, which is then told."""
+    if name == "partitions" and text.isascii() and text.isdigit():
+        return int(text)
+    if name == "metrics_exposed" and text in ("true", "false"):
+        return text == "true"
+    return text
 
 
 def _config(settings: Settings) -> Config:
@@ -129,7 +140,13 @@ def _config(settings: Settings) -> Config:
         retention_ms=retention_ms,
         crowded_retention_ms=min(retention_ms, Policy().crowded_retention_ms),
     )
-    return Config(url=settings.url, partitions=settings.partitions, policy=policy)
+    return Config(
+        url=settings.url,
+        partitions=settings.partitions,
+        policy=policy,
+        metrics=settings.metrics,
+        metrics_exposed=settings.metrics_exposed,
+    )
 
 
 def _action(where: str, table: ActionTable, base: ActionPolicy) -> ActionPolicy:

@@ -17,6 +17,7 @@ from keylane.router.clock import LaneClock
 from keylane.router.core.lane import Lane
 from keylane.router.core.policy import Policy
 from keylane.router.core.records import Halted
+from keylane.router.meter import LaneMeter
 from keylane.router.turn import INPUTS, Culprit, LaneTurns, load
 from keylane.schemas import topics
 
@@ -40,8 +41,14 @@ class LaneTask:
         place: Callable[[str], int],
         token_floor: int,
         loaded: Callable[[int], None],
+        meter: LaneMeter,
     ) -> None:
         self.partition = partition
+        self.halted: str | None = None
+        """Why it stopped for good, until an operator has looked."""
+        self.turning = False
+        """Loaded, and taking turns."""
+        self.meter = meter
         self.finished = anyio.Event()
         self._journal = journal
         self._membership = membership
@@ -72,7 +79,9 @@ class LaneTask:
                     pause_s = PAUSE_S_MIN
                 await self._wait(pause_s)
         except (Halted, PositionLost) as error:
-            log.critical("lane %d halted: %s", self.partition, error)
+            log.critical("lane %d halted: %s", self.partition, error, extra={"partition": self.partition})
+            self.halted = str(error)
+            self.meter.halted()
             # It will not load, and is not to be waited for: the others are ready without it.
             self._loaded(self.partition)
         finally:
@@ -81,26 +90,33 @@ class LaneTask:
     async def _live(self) -> bool:
         """One life of the lane. Whether the next may follow at once."""
         session: LaneSession | None = None
+        reason: str | None = None
         try:
             session = await self._journal.claim(self.partition, INPUTS, topics.STATE)
             await self._take_turns(session)
         except Culprit as culprit:
+            reason = "culprit"
             return self._blame(culprit)
         except LaneLost as error:
-            log.warning("lane %d lost: %s", self.partition, error)
+            reason = "lost"
+            log.warning("lane %d lost: %s", self.partition, error, extra={"partition": self.partition})
             await self._confirm()
         except PositionLost:
             raise
         except JournalError as error:
-            log.warning("lane %d: journal unavailable: %s", self.partition, error)
+            reason = "unavailable"
+            log.warning("lane %d: journal unavailable: %s", self.partition, error, extra={"partition": self.partition})
             return False
         except Halted:
             raise
         except Exception:
             # A fault outside a turn: other lanes of this process must not go down with this one.
-            log.exception("lane %d: fault", self.partition)
+            reason = "fault"
+            log.exception("lane %d: fault", self.partition, extra={"partition": self.partition})
             return False
         finally:
+            if reason is not None:
+                self.meter.reloads(reason)
             if session is not None:
                 await self._close(session)
         return True
@@ -117,10 +133,25 @@ class LaneTask:
         lane = Lane(self.partition, self._policy, self._place)
         load(lane, await session.load(), self._token_floor)
         positions = await session.seek(lane.own.positions)
-        log.info("lane %d loaded: %d runs, %d sessions", self.partition, len(lane.runs), len(lane.sessions))
+        log.info(
+            "lane %d loaded: %d runs, %d sessions",
+            self.partition,
+            len(lane.runs),
+            len(lane.sessions),
+            extra={"partition": self.partition},
+        )
         clock = LaneClock(lane.own.clock_ms)
-        turns = LaneTurns(lane, session, clock, positions, self._culprits, self._careful)
-        self._loaded(self.partition)
+        turns = LaneTurns(lane, session, clock, positions, self._culprits, self._careful, self.meter)
+        self.meter.loaded(lane, positions, clock.now().clock_ms)
+        self.turning = True
+        try:
+            self._loaded(self.partition)
+            await self._turn_until_stopped(turns)
+        finally:
+            self.turning = False
+            self.meter.stands()
+
+    async def _turn_until_stopped(self, turns: LaneTurns) -> None:
         while not self._stopping:
             # A stop interrupts a turn only where it waits for input: not in a commit, whose outcome would be unknown.
             with anyio.CancelScope() as self._waiting:

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from functools import partial
 
 import anyio
 from anyio.abc import TaskGroup
 
-from keylane.journal.errors import Unavailable
+from keylane.journal.errors import JournalError, Unavailable
 from keylane.journal.partitioner import partition_of
 from keylane.journal.port import Assignment, Journal, Membership
 from keylane.router.config import Config
 from keylane.router.lane_task import LaneTask
+from keylane.router.meter import LaneMeter
+from keylane.router.metrics import RouterMetrics
 from keylane.router.setup import prepare
+from keylane.router.turn import INPUTS
 from keylane.schemas import topics
 from keylane.schemas.metadata import Metadata
+from keylane.telemetry.build import process_registry
+from keylane.telemetry.listener import listening
+from keylane.telemetry.pulse import Pulse
 
 log = logging.getLogger("keylane.router")
 
@@ -24,26 +31,57 @@ GROUP = "routers"
 MEMBERSHIP_POLL_S = 0.5
 JOIN_AGAIN_S = 1.0
 STOP_S = 10.0
+LAG_POLL_S = 2.0
+"""How often the ends of the inputs are asked for: off the turns' path, and cheap beside them."""
 
 
-async def serve(journal: Journal, config: Config, *, ready: Callable[[], None]) -> None:
+async def serve(journal: Journal, config: Config, *, journal_scheme: str, ready: Callable[[str | None], None]) -> None:
     """Run a router until cancelled; then finish the turns under way, leave the group and return.
 
-    `ready` is called once, when the first assignment has been taken up: every lane of it is loaded or halted. Raises
-    `BadConfig` where this router differs from what is pinned, `journal.JournalError` where it cannot begin.
+    `ready` is called once, when the first assignment has been taken up: every lane of it is loaded or halted. It is
+    given the URL at which metrics and health are served, if they are. Raises `BadConfig` where this router differs
+    from what is pinned, `telemetry.BadAddress`, `journal.JournalError` where it cannot begin.
     """
-    metadata = await prepare(journal, config)
-    membership = await journal.join(GROUP, topics.REQUESTS)
-    router = Router(journal, membership, config, metadata, ready)
-    try:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(router.run)
-            try:
-                await anyio.sleep_forever()
-            finally:
-                router.stop()
-    finally:
-        await router.leave()
+    registry, pulse = process_registry(journal_scheme), Pulse()
+    readiness = Readiness()
+    with ExitStack() as stack:
+        shown: str | None = None
+        if config.metrics is not None:
+            shown = stack.enter_context(
+                listening(
+                    config.metrics,
+                    exposed=config.metrics_exposed,
+                    registry=registry,
+                    is_alive=pulse.is_alive,
+                    why_unready=readiness.why_not,
+                )
+            )
+        metadata = await prepare(journal, config)
+        metrics = RouterMetrics(registry, config.policy, metadata.partitions)
+        membership = await journal.join(GROUP, topics.REQUESTS)
+        router = Router(journal, membership, config, metadata, metrics, lambda: ready(shown))
+        readiness.router = router
+        try:
+            async with anyio.create_task_group() as tasks:
+                for task in (pulse.beat, router.run, router.watch_lag):
+                    tasks.start_soon(task)
+                try:
+                    await anyio.sleep_forever()
+                finally:
+                    router.stop()
+        finally:
+            await router.leave()
+
+
+class Readiness:
+    """What `/readyz` says. It is asked from another thread, and before there is a router."""
+
+    def __init__(self) -> None:
+        self.router: Router | None = None
+
+    def why_not(self) -> Sequence[str]:
+        """Nothing where every lane that this router was given turns; standing by without any is ready too."""
+        return ["starting"] if self.router is None else self.router.why_unready()
 
 
 class Router:
@@ -55,12 +93,14 @@ class Router:
         membership: Membership,
         config: Config,
         metadata: Metadata,
+        metrics: RouterMetrics,
         ready: Callable[[], None],
     ) -> None:
         self._journal = journal
         self._membership = membership
         self._config = config
         self._metadata = metadata
+        self._metrics = metrics
         self._ready: Callable[[], None] | None = ready
         self._lanes: dict[int, LaneTask] = {}
         self._loading: set[int] = set()
@@ -85,6 +125,31 @@ class Router:
                     if assignment is not None:
                         await self._take_up(assignment, tasks)
                 await self._let_go(set(self._lanes))
+
+    async def watch_lag(self) -> None:
+        """Ask where the inputs end, until cancelled. Not the lanes' own work: one that is stuck must be seen to lag."""
+        while True:
+            meters = [lane.meter for lane in self._lanes.values()]
+            try:
+                with anyio.move_on_after(LAG_POLL_S):
+                    ends = await self._journal.end_positions([place for meter in meters for place in meter.places()])
+                    for meter in meters:
+                        meter.ends_seen(ends)
+            except JournalError as error:
+                log.debug("the ends of the inputs are not known now: %s", error)
+            await anyio.sleep(LAG_POLL_S)
+
+    def why_unready(self) -> list[str]:
+        """What keeps this router from turning every lane that it was given. Also asked from other threads."""
+        if self._stopping.is_set():
+            return ["stopping"]
+        why = ["no partitions assigned yet"] if self._ready is not None and not self._lanes else []
+        for partition, lane in sorted(self._lanes.copy().items()):
+            if lane.halted is not None:
+                why.append(f"lane {partition} halted: {lane.halted}")
+            elif not lane.turning:
+                why.append(f"lane {partition} is loading")
+        return why
 
     async def leave(self) -> None:
         """Out of the group, so that others get the partitions at once. Where it does not answer, the session lapses."""
@@ -120,6 +185,7 @@ class Router:
                 partial(_place, self._metadata.partitions),
                 self._metadata.token_floor,
                 self._loaded,
+                LaneMeter(self._metrics, partition, INPUTS),
             )
             self._lanes[partition] = lane
             tasks.start_soon(lane.run, name=f"lane {partition}")
@@ -132,7 +198,7 @@ class Router:
             for partition in partitions:
                 await self._lanes[partition].finished.wait()
         for partition in partitions:
-            del self._lanes[partition]
+            self._lanes.pop(partition).meter.close()
 
     def _loaded(self, partition: int) -> None:
         self._loading.discard(partition)

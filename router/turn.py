@@ -6,6 +6,7 @@ journal's names its culprit, and `lane_task` does the rest.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ from keylane.router.clock import LaneClock, wall_us
 from keylane.router.core.lane import Lane
 from keylane.router.core.records import Arrived, Forward, Halted, Output
 from keylane.router.core.step import forgettable, quarantine, quarantine_due, step, step_due
+from keylane.router.meter import LaneMeter
 from keylane.schemas import topics
 from keylane.schemas.codec import (
     Undecodable,
@@ -112,6 +114,7 @@ class LaneTurns:
         positions: dict[str, int],
         culprits: Mapping[tuple[str, int] | bytes, str],
         careful: bool,
+        meter: LaneMeter,
     ) -> None:
         self.lane = lane
         self.careful = careful
@@ -119,6 +122,7 @@ class LaneTurns:
         self._clock = clock
         self._culprits = culprits
         self._positions = positions
+        self._meter = meter
         self._unapplied: list[Stored] = []
         self._target: Target | None = None
         self._committed_ms = lane.own.clock_ms
@@ -133,6 +137,7 @@ class LaneTurns:
 
     async def turn(self) -> None:
         """Apply what was read. Raises `Culprit`, `Halted` or a `JournalError`; the lane is to be dropped then."""
+        began_s = time.perf_counter()
         try:
             # Careful turns take a record and what is due by turns: under load one would starve the other.
             applied = 0 if self.careful and self._took_record else self._apply()
@@ -145,7 +150,8 @@ class LaneTurns:
         except Exception as error:
             raise self._culprit(f"{type(error).__name__}: {error}") from error
         if outputs:
-            await self._commit(outputs)
+            await self._commit(outputs, time.perf_counter() - began_s)
+        self._meter.turned(self.lane, self._positions, self._clock.now().clock_ms)
 
     def _apply(self) -> int:
         """Apply what was read, up to a bound in bytes; the rest waits for the next turn."""
@@ -256,8 +262,9 @@ class LaneTurns:
         carried: Headers = () if trace is None else (("traceparent", trace.encode()),)
         return Record(topics.REQUESTS, forward.partition, forward.key.encode(), encode(forward.record), carried)
 
-    async def _commit(self, records: list[Record]) -> None:
+    async def _commit(self, records: list[Record], turn_s: float) -> None:
         lane = self.lane
+        began_s = time.perf_counter()
         try:
             if lane.forwards:
                 # Plain and acknowledged before the commit: after a crash between the two it is sent on again, and
@@ -266,6 +273,7 @@ class LaneTurns:
             await self._session.commit(records)
         except TooLarge as error:
             raise self._culprit(f"TooLarge: {error}") from error
+        self._meter.committed(lane.outputs, turn_s, time.perf_counter() - began_s)
         lane.outputs.clear()
         lane.forwards.clear()
         lane.changed.clear()

@@ -79,6 +79,8 @@ class Granted(Event, frozen=True, kw_only=True):
     holder: str
     """The name of the worker or agent, agent-written."""
     lease_ms: int
+    waited_ms: int = 0
+    """Lane time since the run was accepted, also where it was granted before."""
     requests: tuple[str, ...]
 
 
@@ -226,6 +228,8 @@ class Ended(Event, frozen=True, kw_only=True):
     superseded_by: str | None = None
     token: int | None = None
     """The last token under which it was held."""
+    held_ms: int | None = None
+    """Lane time since its last grant, where it was held to the end."""
     attempt: int = 0
     coalesced: bool = False
     """Accepted into a run that had already completed: this is the request's one event."""

@@ -108,6 +108,7 @@ def _grant(lane: Lane, run: Run, session: WorkerSession, now: Now) -> None:
         session=session.id,
         holder=session.name,
         lease_ms=policy.lease_ms,
+        waited_ms=now.clock_ms - run.accepted_ms,
         requests=requests,
     )
     hold_until_ms = now.clock_ms + policy.max_hold_ms

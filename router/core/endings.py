@@ -59,7 +59,8 @@ def end(
         ended_ms=now.clock_ms,
         forget_ms=now.clock_ms + lane.policy.retention_ms,
     )
-    lane.emit(Ended, now, run.traceparent, **outcome_of(done), requests=requests, parties=parties)
+    held_ms = now.clock_ms - run.since_ms if run.state == "Held" else None
+    lane.emit(Ended, now, run.traceparent, **outcome_of(done), held_ms=held_ms, requests=requests, parties=parties)
     lane.put(done)
     if status == "completed":
         _completed(lane, run, now, seq, version)

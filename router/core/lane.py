@@ -92,6 +92,8 @@ class Lane:
         self.groups: dict[Group, list[tuple[int, int, str]]] = {}
         self.serving: dict[tuple[str, str], list[Group]] = {}
         self.refused_order: list[Entry] = []
+        # Who waits, by when it was accepted: what is watched from outside, no rule.
+        self.waiting = Timers()
         # Timers that decide fire only after both inputs have been read up; the others only forget.
         self.deciding = Timers()
         self.outcomes = Timers()
@@ -192,6 +194,7 @@ class Lane:
         key = b"run/" + id.encode()
         run = self.runs.get(id)
         decides = forgets = None
+        self.waiting.set(key, run.accepted_ms if run is not None and run.state == "Waiting" else None)
         if run is not None:
             if run.state == "Done":
                 forgets = run.forget_ms

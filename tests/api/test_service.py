@@ -258,4 +258,4 @@ async def test_what_ends_a_router_is_told_without_its_task_groups(monkeypatch: p
 
     monkeypatch.setattr(MemoryMembership, "changed", broken)
     with pytest.raises(Unavailable, match="the group is broken"):
-        await run_router(load(None, {}, {"url": "memory://broken"}), ready=lambda: None)
+        await run_router(load(None, {}, {"url": "memory://broken"}), ready=lambda _: None)

@@ -67,7 +67,14 @@ async def test_a_group_that_fails_for_a_moment_ends_no_router() -> None:
     with anyio.fail_after(20):
         async with anyio.create_task_group() as tasks:
             ready = anyio.Event()
-            tasks.start_soon(lambda: serve(journal, Config(url=None, partitions=1, policy=Policy()), ready=ready.set))
+            tasks.start_soon(
+                lambda: serve(
+                    journal,
+                    Config(url=None, partitions=1, policy=Policy()),
+                    journal_scheme="memory",
+                    ready=lambda _: ready.set(),
+                )
+            )
             await ready.wait()
             await journal.joined_anew.wait()
             await journal.append([Record(topics.REQUESTS, 0, b"k", encode(request))])

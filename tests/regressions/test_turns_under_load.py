@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from msgspec import Raw
+from router.turning import lane_meter
 
 from keylane.journal.memory import MemoryJournal, MemoryLog, MemorySession
 from keylane.journal.port import Place, Record
@@ -58,7 +59,7 @@ async def life(journal: MemoryJournal, *, careful: bool = False) -> Life:
     lane, clock = Lane(0, Policy(), lambda owner: 0), Clock()
     load(lane, await session.load(), 0)
     positions = await session.seek(lane.own.positions)
-    turns = LaneTurns(lane, session, LaneClock(lane.own.clock_ms, clock), positions, {}, careful)
+    turns = LaneTurns(lane, session, LaneClock(lane.own.clock_ms, clock), positions, {}, careful, lane_meter())
     return Life(journal, session, turns, clock)
 
 

@@ -87,7 +87,7 @@ async def test_a_router_serves_every_partition_once_it_is_ready_and_leaves_when_
         async with anyio.create_task_group() as tasks:
 
             async def run() -> None:
-                await serve(journal, config(), ready=ready.set)
+                await serve(journal, config(), journal_scheme="memory", ready=lambda _: ready.set())
 
             tasks.start_soon(run)
             await ready.wait()
@@ -107,10 +107,10 @@ async def test_a_second_router_takes_over_what_the_first_leaves(journal: MemoryJ
 
             async def run_first() -> None:
                 with first:
-                    await serve(journal, config(1), ready=ready.set)
+                    await serve(journal, config(1), journal_scheme="memory", ready=lambda _: ready.set())
 
             async def run_second() -> None:
-                await serve(journal, config(1), ready=lambda: None)
+                await serve(journal, config(1), journal_scheme="memory", ready=lambda _: None)
 
             tasks.start_soon(run_first)
             await ready.wait()
@@ -135,7 +135,7 @@ async def test_a_lane_that_halts_keeps_neither_its_router_from_being_ready_nor_o
         async with anyio.create_task_group() as tasks:
 
             async def run() -> None:
-                await serve(journal, config(), ready=ready.set)
+                await serve(journal, config(), journal_scheme="memory", ready=lambda _: ready.set())
 
             tasks.start_soon(run)
             await ready.wait()

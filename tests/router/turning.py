@@ -8,6 +8,7 @@ from typing import Any
 
 import anyio
 from msgspec import Raw
+from prometheus_client import CollectorRegistry
 
 from keylane.journal.memory import MemoryJournal, MemoryLog, MemorySession
 from keylane.journal.port import Membership, Place, Record
@@ -15,6 +16,8 @@ from keylane.router.clock import LaneClock
 from keylane.router.core.lane import Lane
 from keylane.router.core.policy import ActionPolicy, Policy
 from keylane.router.lane_task import LaneTask
+from keylane.router.meter import LaneMeter
+from keylane.router.metrics import RouterMetrics
 from keylane.router.setup import topic_specs
 from keylane.router.turn import INPUTS, LaneTurns, load
 from keylane.schemas import topics
@@ -135,7 +138,11 @@ class Turning:
 
 
 async def begin(
-    journal: MemoryJournal, policy: Policy | None = None, clock: Clock | None = None, partitions: int = 1
+    journal: MemoryJournal,
+    policy: Policy | None = None,
+    clock: Clock | None = None,
+    partitions: int = 1,
+    meter: LaneMeter | None = None,
 ) -> Turning:
     """Claim and load the lane 0, as `LaneTask` does."""
     session = await journal.claim(0, INPUTS, topics.STATE)
@@ -145,8 +152,13 @@ async def begin(
     positions = await session.seek(lane.own.positions)
     clock = clock or Clock()
     noted = Noted(session)
-    turns = LaneTurns(lane, noted, LaneClock(lane.own.clock_ms, clock), positions, {}, False)
+    turns = LaneTurns(lane, noted, LaneClock(lane.own.clock_ms, clock), positions, {}, False, meter or lane_meter())
     return Turning(turns, noted, clock)
+
+
+def lane_meter(partition: int = 0) -> LaneMeter:
+    """A meter for whoever does not look at it."""
+    return LaneMeter(RouterMetrics(CollectorRegistry(), Policy(), 1), partition, INPUTS)
 
 
 @asynccontextmanager
@@ -157,7 +169,14 @@ async def running(
     membership = membership or await journal.join("routers", topics.REQUESTS)
     loaded = anyio.Event()
     task = LaneTask(
-        partition, journal, membership, policy or Policy(), lambda owner: partition, 0, lambda _: loaded.set()
+        partition,
+        journal,
+        membership,
+        policy or Policy(),
+        lambda owner: partition,
+        0,
+        lambda _: loaded.set(),
+        lane_meter(partition),
     )
     with anyio.fail_after(DEADLINE_S):
         async with anyio.create_task_group() as group:
