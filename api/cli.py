@@ -1,6 +1,6 @@
 """The command `keylane`: from the command line to a command, from its answer to print and exit code.
 
-Commands themselves are in `cli_requests`, `cli_conflicts`, `cli_ingest`, `cli_services` and `demo`. They
+Commands themselves are in `cli_requests`, `cli_conflicts`, `cli_ingest`, `cli_services`, `cli_workers` and `demo`. They
 return a struct, or show a stream of them, and raise what goes wrong; this module alone turns either into
 output. Nothing slow is imported here: `keylane --help` must be quick.
 """
@@ -18,7 +18,7 @@ from typing import Annotated, BinaryIO, TextIO, cast
 import msgspec
 from cyclopts import App, CycloptsError, Group, Parameter
 
-from keylane import cli_conflicts, cli_ingest, cli_requests, cli_services
+from keylane import cli_conflicts, cli_ingest, cli_requests, cli_services, cli_workers
 from keylane.cli_context import CommandContext, Output, UsageError
 from keylane.cli_exits import BROKEN_PIPE, DONE, exit_of_answer, failure_of
 from keylane.render import Renderer
@@ -70,7 +70,8 @@ def build(invocation: _Invocation) -> App:
     app.command(cli_services.up)
     app.command(cli_services.router)
     worker = App(name="worker", help="Run workers.")
-    worker.command(cli_services.worker_run, name="run")
+    worker.command(cli_workers.worker_run, name="run")
+    worker.command(cli_workers.worker_exec, name="exec")
     app.command(worker)
     app.command(cli_requests.submit)
     app.command(cli_requests.request)

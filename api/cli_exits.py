@@ -19,6 +19,7 @@ from keylane.journal.errors import BadUrl, JournalError, TooLarge, TopicMismatch
 from keylane.outcome import Outcome
 from keylane.schemas.keys import BadKey
 from keylane.schemas.refusals import REFUSALS
+from keylane.telemetry.address import BadAddress
 
 DONE = 0
 FAILED = 1
@@ -115,6 +116,7 @@ KNOWN: tuple[tuple[type[Exception], str, str], ...] = (
     (ClaimBroken, "DEMO", "Report it with the lines above."),
     (BadKey, "BAD_KEY", REFUSALS["BAD_KEY"].suggestion),
     (BadUrl, "CONFIG", "Correct the URL."),
+    (BadAddress, "CONFIG", "Correct the address."),
     (TopicMismatch, "CONFIG", "Correct the configuration or use another journal."),
     (TooLarge, "TOO_LARGE", REFUSALS["TOO_LARGE"].suggestion),
     (JournalError, "UNAVAILABLE", REFUSALS["UNAVAILABLE"].suggestion),

@@ -1,11 +1,9 @@
-"""The commands that serve: `up`, `router`, `worker run`; and `demo`, which starts them all."""
+"""The commands that route: `up` and `router`; and `demo`, which starts them and workers."""
 
 from __future__ import annotations
 
-import importlib
 import os
 import signal
-import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,6 +13,7 @@ from cyclopts import Parameter
 
 from keylane.cli_answers import Serving, Stopped
 from keylane.cli_context import CommandContext, Context, UsageError
+from keylane.cli_logs import AS_SET, LogFlags, log_to_stderr
 
 if TYPE_CHECKING:
     from anyio.abc import TaskStatus
@@ -54,16 +53,18 @@ class RouterFlags:
 NO_FLAGS = RouterFlags()
 
 
-async def up(*, flags: RouterFlags = NO_FLAGS, context: Context) -> msgspec.Struct:
+async def up(*, flags: RouterFlags = NO_FLAGS, logs: LogFlags = AS_SET, context: Context) -> msgspec.Struct:
     """Serve everything from this process, on the embedded journal in ./.keylane. Stops on SIGTERM or Ctrl-C."""
+    log_to_stderr(context, logs)
     service = _service(context, flags)
     if not service.url.startswith("sqlite://"):
         raise UsageError(f"up serves an embedded journal (sqlite://…), not {service.url}: there, run keylane router")
     return await _serve(context, service)
 
 
-async def router(*, flags: RouterFlags = NO_FLAGS, context: Context) -> msgspec.Struct:
+async def router(*, flags: RouterFlags = NO_FLAGS, logs: LogFlags = AS_SET, context: Context) -> msgspec.Struct:
     """Run a router on any journal. Several share the lanes; one takes over what another leaves."""
+    log_to_stderr(context, logs)
     return await _serve(context, _service(context, flags))
 
 
@@ -107,36 +108,6 @@ async def _serve(context: CommandContext, service: Service) -> msgspec.Struct:
 def _serving(service: Service, listener: str | None) -> Serving:
     metrics = None if listener is None else f"{listener}/metrics"
     return Serving(url=service.url, pid=os.getpid(), metrics=metrics)
-
-
-def worker_run(target: str, /, *, context: Context) -> None:
-    """Run a worker. The first SIGTERM or Ctrl-C lets running handlers finish, a second one stops at once.
-
-    Parameters
-    ----------
-    target:
-        Where it is: MODULE:NAME of a keylane.Worker, found from the current directory.
-    """
-    from keylane.workers import Worker
-
-    module_name, separator, name = target.partition(":")
-    if not separator or not module_name or not name:
-        raise UsageError(f"{target!r} is not MODULE:NAME")
-    # Before the import: the worker may be made, and its journal decided, when the module is loaded.
-    if context.url is not None:
-        os.environ["KEYLANE_URL"] = context.url
-    sys.path.insert(0, str(context.directory))
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as missing:
-        if missing.name is None or not (module_name + ".").startswith(missing.name + "."):
-            raise
-        raise UsageError(f"there is no module {module_name!r} here") from missing
-    worker = getattr(module, name, None)
-    if not isinstance(worker, Worker):
-        raise UsageError(f"{target} is no keylane.Worker")
-    context.note(f"worker {target}")
-    worker.run()
 
 
 async def demo(*, context: Context) -> msgspec.Struct:

@@ -15,7 +15,7 @@ from anyio.abc import TaskStatus
 
 from keylane.errors import ConfigError, translated
 from keylane.journal.connect import connect, resolve_url
-from keylane.telemetry.listener import BadAddress
+from keylane.telemetry.address import BadAddress
 
 if TYPE_CHECKING:
     from keylane.router.config import Config

@@ -18,6 +18,7 @@ from keylane.router.clock import LaneClock, wall_us
 from keylane.router.core.lane import Lane
 from keylane.router.core.records import Arrived, Forward, Halted, Output
 from keylane.router.core.step import forgettable, quarantine, quarantine_due, step, step_due
+from keylane.router.decisions import log_decisions
 from keylane.router.meter import LaneMeter
 from keylane.schemas import topics
 from keylane.schemas.codec import (
@@ -274,6 +275,7 @@ class LaneTurns:
         except TooLarge as error:
             raise self._culprit(f"TooLarge: {error}") from error
         self._meter.committed(lane.outputs, turn_s, time.perf_counter() - began_s)
+        log_decisions(lane.partition, lane.outputs)
         lane.outputs.clear()
         lane.forwards.clear()
         lane.changed.clear()

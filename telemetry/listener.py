@@ -6,7 +6,6 @@ ready means are its callers'.
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import socket
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,15 +17,13 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from prometheus_client import CollectorRegistry, make_wsgi_app
 
+from .address import BadAddress, parse_address
+
 REQUEST_S_MAX = 10.0
 """A client that sends nothing is cut off."""
 POLL_S = 0.1
 """How often the server looks whether it is to stop."""
 JSON = [("Content-Type", "application/json")]
-
-
-class BadAddress(ValueError):
-    """The address cannot be listened on. The message says why and what to write instead."""
 
 
 class _Server(ThreadingMixIn, WSGIServer):
@@ -88,26 +85,6 @@ def listening(
         server.shutdown()
         server.server_close()
         thread.join()
-
-
-def parse_address(address: str, *, exposed: bool) -> tuple[str, int]:
-    """Host and port. Names other than `localhost` are not resolved: whether they are loopback could change."""
-    host, separator, port = address.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    if not separator or not port.isascii() or not port.isdigit() or int(port) > 65_535:
-        raise BadAddress(f"{address!r} is no HOST:PORT: write 127.0.0.1:9464, or 127.0.0.1:0 for any free port")
-    if host == "localhost":
-        host = "127.0.0.1"
-    try:
-        ip = ipaddress.ip_address(host)
-    except ValueError:
-        raise BadAddress(f"{host!r} is no IP address: write 127.0.0.1:{port}, [::1]:{port} or 0.0.0.0:{port}") from None
-    if not (ip.is_loopback or exposed):
-        raise BadAddress(
-            f"{address} can be reached from other machines, and metrics have no password: "
-            "listen on 127.0.0.1, or set metrics_exposed = true (KEYLANE_METRICS_EXPOSED=true) as well"
-        )
-    return host, int(port)
 
 
 def _application(

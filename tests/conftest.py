@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
-from kafka.running import Broker, shared_broker
+from kafka.running import Broker, free_ports, shared_broker
 
 # Whether a change lands must not hang on chance; on a developer's machine new examples are welcome.
 settings.register_profile("ci", derandomize=True, deadline=None)
@@ -24,3 +24,9 @@ def kafka_broker(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> It
     base = tmp_path_factory.getbasetemp()
     with shared_broker(base if worker_id == "master" else base.parent) as broker:
         yield broker
+
+
+@pytest.fixture
+def unused_port() -> int:
+    """A port on loopback that nobody listens on now."""
+    return free_ports(1)[0]

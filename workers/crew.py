@@ -6,6 +6,7 @@ It decides nothing about leases or numbers (`session`), and reads nothing from t
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +21,7 @@ from keylane.schemas.items import ItemRecord, WorkItem
 from keylane.schemas.results import Completed, Failed, Progress
 from keylane.workers.handler import Handler, failed, work
 from keylane.workers.holding import SessionHolding
+from keylane.workers.metrics import WorkerMetrics
 from keylane.workers.outbox import Letter, Outbox
 from keylane.workers.session import Cancel, Output, Over, Publish, Session, Start, Warn
 
@@ -41,6 +43,7 @@ class Settings(NamedTuple):
     handlers: Mapping[str, Handler]
     now_ms: Callable[[], int]
     """A clock that counts suspend."""
+    metrics: WorkerMetrics
 
     def actions(self) -> tuple[str, ...]:
         """What it handles, sorted."""
@@ -72,6 +75,21 @@ class Crew:
         self._holdings: dict[tuple[str, int], SessionHolding] = {}
         self._changed = anyio.Event()
         self._over = anyio.Event()
+        metrics = settings.metrics
+        metrics.watch("slots_used", "Items that are being handled.", lambda: len(self._holdings))
+        metrics.watch("partitions", "Partitions that the group gave it.", lambda: len(self._posts))
+        metrics.watch("sessions", "Sessions that are open.", self._open_sessions)
+        metrics.watch("heartbeat_age_seconds", "Since a heartbeat was acknowledged.", self.outbox.heartbeat_age_s)
+
+    def why_unready(self) -> list[str]:
+        """What keeps it from taking items on every partition that it was given. Also asked from other threads."""
+        if not self._generation:
+            return ["not in its group yet"]
+        closed = sorted(number for number, post in self._posts.copy().items() if not post.session.is_open)
+        return [f"its session on partition {number} is not open" for number in closed]
+
+    def _open_sessions(self) -> int:
+        return sum(session.is_open for session, _ in list(self._sessions.values()))
 
     def places(self) -> frozenset[int]:
         """The partitions whose items are to be read."""
@@ -121,7 +139,7 @@ class Crew:
     def leave(self) -> None:
         """End every session now; handlers that still run are cancelled."""
         for session, partition in list(self._sessions.values()):
-            log.warning("partition %d: its handlers did not finish in time", partition)
+            log.warning("handlers did not finish in time", extra={"partition": partition, "session": session.id})
             self.carry_out(session, partition, session.leave(self._now_ms()))
 
     async def tick(self) -> None:
@@ -150,12 +168,12 @@ class Crew:
                 case Start():
                     self._start(session, partition, output)
                 case Cancel():
-                    log.warning("partition %d, token %d: %s", partition, output.token, output.reason)
+                    log.warning("stops work: %s", output.reason, extra={"partition": partition, "token": output.token})
                     holding = self._holdings.get((session.id, output.token))
                     if holding is not None:
                         holding.cancel(output.reason)
                 case Warn():
-                    log.warning("partition %d, token %d: %s", partition, output.token, output.message)
+                    log.warning("%s", output.message, extra={"partition": partition, "token": output.token})
                 case Over():
                     self._end(session, partition, output)
         if outputs:
@@ -182,7 +200,7 @@ class Crew:
         post = self._posts.get(partition)
         if post is None or post.session is not session or not over.rejoin:
             return
-        log.warning("partition %d: joining anew: %s", partition, over.reason)
+        log.warning("joining anew: %s", over.reason, extra={"partition": partition, "session": session.id})
         lasted_ms = self._now_ms() - post.joined_ms
         gap_ms = REJOIN_MS_MIN if lasted_ms >= REJOIN_MS_MAX else post.rejoin_gap_ms
         post.rejoin_ms = self._now_ms() + gap_ms
@@ -211,10 +229,12 @@ class Crew:
     ) -> None:
         item: WorkItem = start.item
         pool = self._settings.pool
+        began_s = time.monotonic()
         report: Completed | Failed | None = None
         with holding.scope:
             report = await work(handler, item, holding, pool=pool, traceparent=start.traceparent)
         del self._holdings[session.id, item.token]
+        self._settings.metrics.handled(item.action, report, began_s)
         if report is None:
             # Counts only where the lane asked to stop: of an item that was lost nothing is published.
             report = failed(item, pool, "STOPPED", "stopped as asked", final=True)

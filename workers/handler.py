@@ -95,8 +95,10 @@ def _text(error: BaseException) -> str:
         return "its message cannot be told"
 
 
-def _retry_after_ms(after_s: float) -> int | None:
+def _retry_after_ms(after_s: float | None) -> int | None:
     """None, which is the policy's own backoff, for what is no time."""
+    if after_s is None:
+        return None
     try:
         return max(0, round(after_s * 1000))
     except (TypeError, ValueError, OverflowError):

@@ -35,10 +35,14 @@ class Fail(Exception):
 
 
 class Retry(Exception):
-    """Raise it to fail this attempt and have the next one after `after_s` seconds, if the policy has one left."""
+    """Raise it to fail this attempt and have the next one after `after_s` seconds, if the policy has one left.
 
-    def __init__(self, after_s: float, message: str = "") -> None:
-        super().__init__(message or f"to be tried again after {after_s:g} s")
+    None: after the policy's own backoff.
+    """
+
+    def __init__(self, after_s: float | None = None, message: str = "") -> None:
+        when = "" if after_s is None else f" after {after_s:g} s"
+        super().__init__(message or f"to be tried again{when}")
         self.after_s = after_s
 
 

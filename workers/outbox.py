@@ -7,6 +7,7 @@ the journal is unavailable it tries again, asking the session before each try wh
 from __future__ import annotations
 
 import logging
+import time
 from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -15,6 +16,7 @@ import anyio
 
 from keylane.journal import Journal, Record, TooLarge, Unavailable
 from keylane.schemas import codec, topics
+from keylane.schemas.results import WorkerHeartbeat
 from keylane.workers.session import Output, Publish, Session
 
 log = logging.getLogger("keylane.workers")
@@ -52,6 +54,11 @@ class Outbox:
         self._queue: deque[Letter] = deque()
         self._filled = anyio.Event()
         self._emptied = anyio.Event()
+        self._heartbeat_s = time.monotonic()
+
+    def heartbeat_age_s(self) -> float:
+        """How long no heartbeat has been acknowledged. May be asked from another thread."""
+        return time.monotonic() - self._heartbeat_s
 
     def put(self, session: Session, partition: int, publish: Publish) -> Letter:
         """Queue a record for `partition` of `results`."""
@@ -110,6 +117,8 @@ class Outbox:
             for letter in batch:  # nothing was written: find the one by itself
                 await self._append([letter])
             return
+        if any(isinstance(letter.publish.record, WorkerHeartbeat) for letter in batch):
+            self._heartbeat_s = time.monotonic()
         for letter in batch:
             now_ms = self._now_ms()
             self._answer(letter.session, letter.partition, letter.session.acknowledged(letter.publish, now_ms))

@@ -7,18 +7,24 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import anyio
 from anyio.abc import TaskGroup
+from prometheus_client import CollectorRegistry
 
 from keylane.journal import Journal, Unavailable, connect
 from keylane.journal.connect import resolve_url
 from keylane.schemas import topics
+from keylane.telemetry.build import process_registry
+from keylane.telemetry.listener import listening
+from keylane.telemetry.pulse import Pulse
 from keylane.workers.crew import Crew, Settings
 from keylane.workers.group import follow_group, group_of
 from keylane.workers.handler import AnyHandler, Handler, handler_of
+from keylane.workers.metrics import WorkerMetrics
 from keylane.workers.reading import Reading
 
 log = logging.getLogger("keylane.workers")
@@ -41,7 +47,9 @@ def boottime_ms() -> int:
 class Worker:
     """Handlers, and the process that calls them. `slots` is how many items it takes at once, over all partitions.
 
-    `url` names the journal: without it `KEYLANE_URL`, else the embedded one in `./.keylane`.
+    `url` names the journal: without it `KEYLANE_URL`, else the embedded one in `./.keylane`. `metrics` is the HOST:PORT
+    at which metrics and health are served, without it `KEYLANE_METRICS`, else nowhere; beyond loopback only with
+    `metrics_exposed` (`KEYLANE_METRICS_EXPOSED=true`).
     """
 
     def __init__(
@@ -52,6 +60,8 @@ class Worker:
         pool: str = "default",
         slots: int = 8,
         drain_s: float = 30,
+        metrics: str | None = None,
+        metrics_exposed: bool | None = None,
     ) -> None:
         if slots < 1:
             raise ValueError("slots must be at least 1: a worker that takes nothing is none")
@@ -60,6 +70,8 @@ class Worker:
         self._pool = pool
         self._slots = slots
         self._drain_s = drain_s
+        self._metrics = metrics
+        self._metrics_exposed = metrics_exposed
         self._handlers: dict[str, Handler] = {}
         self._threads_left = 0
 
@@ -155,20 +167,48 @@ class Worker:
             raise errors[0]
 
     async def _work(self, draining: anyio.Event) -> None:
-        journal = await connect(resolve_url(self._url, os.environ))
+        url = resolve_url(self._url, os.environ)
+        registry, pulse = process_registry(url.partition("://")[0]), Pulse()
+        metrics = WorkerMetrics(registry, sorted(self._handlers), self._slots)
         crews: list[Crew] = []
-        try:
-            topic = topics.items(self._pool)
-            if await self._is_set_up(journal, topic, draining):
-                async with anyio.create_task_group() as tasks:
-                    settings = Settings(self._pool, self.name, self._slots, self._handlers, boottime_ms)
-                    crew = Crew(journal, settings, tasks)
-                    crews.append(crew)
-                    await self._work_as(journal, crew, draining, tasks)
-        finally:
-            self._threads_left = sum(crew.threads_left() for crew in crews)
-            with anyio.move_on_after(FLUSH_S, shield=True):
-                await journal.close()
+        with self._listening(registry, pulse, crews):
+            journal = await connect(url)
+            try:
+                topic = topics.items(self._pool)
+                if await self._is_set_up(journal, topic, draining):
+                    async with anyio.create_task_group() as tasks:
+                        settings = Settings(self._pool, self.name, self._slots, self._handlers, boottime_ms, metrics)
+                        crew = Crew(journal, settings, tasks)
+                        crews.append(crew)
+                        tasks.start_soon(pulse.beat)
+                        await self._work_as(journal, crew, draining, tasks)
+            finally:
+                await self._part(journal, crews)
+
+    async def _part(self, journal: Journal, crews: list[Crew]) -> None:
+        self._threads_left = sum(crew.threads_left() for crew in crews)
+        with anyio.move_on_after(FLUSH_S, shield=True):
+            await journal.close()
+
+    @contextmanager
+    def _listening(self, registry: CollectorRegistry, pulse: Pulse, crews: list[Crew]) -> Iterator[None]:
+        """Serve metrics and health meanwhile, where that is asked for."""
+        address = self._metrics or os.environ.get("KEYLANE_METRICS")
+        if not address:
+            yield
+            return
+        exposed = self._metrics_exposed
+        if exposed is None:
+            exposed = os.environ.get("KEYLANE_METRICS_EXPOSED") == "true"
+
+        def why_unready() -> list[str]:
+            return crews[0].why_unready() if crews else ["waiting for a router to set up the journal"]
+
+        with listening(
+            address, exposed=exposed, registry=registry, is_alive=pulse.is_alive, why_unready=why_unready
+        ) as shown:
+            log.info("metrics at %s/metrics", shown)
+            yield
 
     async def _work_as(self, journal: Journal, crew: Crew, draining: anyio.Event, tasks: TaskGroup) -> None:
         topic = topics.items(self._pool)

@@ -99,6 +99,11 @@ class Session:
         self._sent: dict[int, int] = {}  # when each renewal was last sent, by serial
         self._left_ms = 0
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the lane has answered its join: items can come."""
+        return self._read is not None
+
     def join(self, now_ms: int) -> Publish:
         """Begin. The join is sent again, ever more rarely, until the lane answers: it is idempotent."""
         self._join_again_ms = now_ms + self._join_gap_ms

@@ -13,8 +13,9 @@ import anyio.to_thread
 import pytest
 from prometheus_client import CollectorRegistry, Counter
 
+from keylane.telemetry.address import BadAddress, parse_address
 from keylane.telemetry.build import process_registry
-from keylane.telemetry.listener import BadAddress, listening, parse_address
+from keylane.telemetry.listener import listening
 from keylane.telemetry.pulse import Pulse
 
 
