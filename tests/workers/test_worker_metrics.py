@@ -35,7 +35,9 @@ async def until_ready(url: str) -> None:
 
 async def test_items_by_outcome_and_how_the_worker_stands(unused_port: int) -> None:
     url = f"http://127.0.0.1:{unused_port}"
-    async with local('partitions = 4\n[defaults]\nattempts = 2\nbackoff = "10ms"\nlease = "2s"') as journal:
+    async with local(
+        'partitions = 4\nsession_lapse = "2s"\n[defaults]\nattempts = 2\nbackoff = "10ms"\nlease = "2s"'
+    ) as journal:
         worker = keylane.Worker(journal, slots=5, metrics=f"127.0.0.1:{unused_port}")
 
         @worker.handler("do")
