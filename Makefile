@@ -33,7 +33,7 @@ demo: $(DEMO_NEEDS) ## The story in a terminal; KEYLANE_URL=kafka://host:port te
 	$(BIN)/keylane demo
 
 .PHONY: test
-test: $(DEV) check jars ## All checks and tests, with a real Kafka; REWRITE=1 accepts what is new, TESTS=… picks
+test: $(DEV) check jars prometheus ## All checks and tests, with a real Kafka; REWRITE=1 accepts what is new, TESTS=… picks
 	REWRITE=$(REWRITE) $(BIN)/pytest $(PYTEST_OPTIONS) $(TESTS)
 
 .PHONY: check
@@ -53,6 +53,10 @@ typed:
 .PHONY: jars
 jars: $(BASE)
 	$(KAFKA) jars
+
+.PHONY: prometheus
+prometheus: $(BASE)
+	@$(BIN)/python tools/prometheus/fetch.py >/dev/null
 
 .PHONY: kafka-up
 kafka-up: $(BASE) ## Start a real Kafka on 127.0.0.1, in the background; KAFKA_PORT chooses the port (9092)
