@@ -1,6 +1,6 @@
 """The command `keylane`: from the command line to a command, from its answer to print and exit code.
 
-Commands themselves are in `cli_requests`, `cli_conflicts`, `cli_ingest`, `cli_services`, `cli_workers` and `demo`. They
+Commands themselves are in the modules `cli_…` and in `demo`. They
 return a struct, or show a stream of them, and raise what goes wrong; this module alone turns either into
 output. Nothing slow is imported here: `keylane --help` must be quick.
 """
@@ -18,7 +18,15 @@ from typing import Annotated, BinaryIO, TextIO, cast
 import msgspec
 from cyclopts import App, CycloptsError, Group, Parameter
 
-from keylane import cli_conflicts, cli_ingest, cli_requests, cli_services, cli_workers
+from keylane import (
+    cli_conflicts,
+    cli_deadletters,
+    cli_ingest,
+    cli_operating,
+    cli_requests,
+    cli_services,
+    cli_workers,
+)
 from keylane.cli_context import CommandContext, Output, UsageError
 from keylane.cli_exits import BROKEN_PIPE, DONE, exit_of_answer, failure_of
 from keylane.render import Renderer
@@ -78,6 +86,14 @@ def build(invocation: _Invocation) -> App:
     app.command(cli_requests.who)
     app.command(cli_requests.cancel)
     app.command(cli_conflicts.conflicts)
+    app.command(cli_operating.leases)
+    app.command(cli_operating.lag)
+    app.command(cli_operating.events)
+    letters = App(name="deadletters", help="Records that were set aside.")
+    letters.command(cli_deadletters.list_all, name="list")
+    letters.command(cli_deadletters.show)
+    letters.command(cli_deadletters.replay)
+    app.command(letters)
     ingest = App(name="ingest", help="Turn what happens elsewhere into work requests.")
     ingest.command(cli_ingest.github)
     app.command(ingest)

@@ -43,6 +43,13 @@ class Ingested(msgspec.Struct, frozen=True, kw_only=True):
     coalesced: int | None = None
 
 
+class ReplayDone(msgspec.Struct, frozen=True, kw_only=True):
+    """How a replay of several went."""
+
+    replayed: int
+    refused: int
+
+
 class Scene(msgspec.Struct, frozen=True, kw_only=True):
     """The demo: a new part of its story."""
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from keylane.cli_answers import Ingested
+from keylane.cli_answers import Ingested, ReplayDone
 from keylane.cli_context import ClaimBroken, UsageError
 from keylane.cli_text import line
 from keylane.errors import KeylaneError
@@ -78,6 +78,8 @@ def exit_of_answer(answer: msgspec.Struct) -> int:
         case Outcome():
             return CONFLICT
         case Ingested(malformed=malformed) if malformed:
+            return USAGE
+        case ReplayDone(refused=refused) if refused:
             return USAGE
     return DONE
 

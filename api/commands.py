@@ -9,8 +9,8 @@ import getpass
 import importlib
 import socket
 import sys
+import time
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from functools import lru_cache
 from urllib.parse import quote
 
@@ -23,6 +23,7 @@ from keylane.journal.port import Record
 from keylane.schemas import codec, topics
 from keylane.schemas.keys import BadKey, canonical_key
 from keylane.schemas.requests import Cancellation, WorkRequest
+from keylane.schemas.times import rfc3339
 
 
 def default_actor(environ: Mapping[str, str]) -> str:
@@ -76,7 +77,7 @@ def record_of(command: WorkRequest | Cancellation, partitions: int, source: str,
         command,
         id=command.id,
         source=source,
-        time=datetime.now(UTC).isoformat(),
+        time=rfc3339(time.time()),
         traceparent=traceparent or current_traceparent(),
     )
     size = len(key) + len(value) + sum(len(name) + len(text) for name, text in headers)

@@ -79,7 +79,12 @@ def _styled(rows: Iterator[Row] | list[Row], stream: TextIO) -> str:
 
 def text_of(answer: msgspec.Struct) -> Iterator[Row]:
     """What an answer says in lines. Raises `KeyError` for a type that has no text: a fault, found by its test."""
-    return TEXTS[type(answer)](answer)
+    kind = type(answer)
+    if kind not in TEXTS:
+        from keylane.render_operating import OPERATING_TEXTS  # with what it needs, only where it is shown
+
+        return OPERATING_TEXTS[kind](answer)
+    return TEXTS[kind](answer)
 
 
 CANCEL_WORDS = {

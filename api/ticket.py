@@ -6,7 +6,7 @@ deadlines live in `receipts` and `client`.
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Literal
 
 import msgspec
@@ -34,6 +34,7 @@ from keylane.schemas.events import (
     StopAsked,
     Withdrawn,
 )
+from keylane.schemas.times import rfc3339
 
 CancelAnswer = Literal["withdrawn", "stop_asked"]
 """`withdrawn`: the request is over. `stop_asked`: it is held; its holder was asked to stop, and may not."""
@@ -82,9 +83,7 @@ def refused_body(event: Refused, partition: int) -> ErrorBody:
     """A refusal as an error. The lease's end is turned to wall time here: it is for people."""
     expires_at = None
     if event.lease_expires_in_ms is not None:
-        expires_at = (
-            datetime.fromisoformat(event.time) + timedelta(milliseconds=event.lease_expires_in_ms)
-        ).isoformat()
+        expires_at = rfc3339(datetime.fromisoformat(event.time).timestamp() + event.lease_expires_in_ms / 1_000)
     recorded = event.code in REFUSALS_WITH_ARTIFACT and not event.repeat
     return replace(
         error_body(event.code, event.message),

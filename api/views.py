@@ -6,8 +6,7 @@ of a lane's last commit, and its times are lane time put beside the wall time of
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import anyio
@@ -22,6 +21,7 @@ from keylane.schemas.codec import Undecodable, decode_metadata, decode_state
 from keylane.schemas.metadata import METADATA_KEY, Metadata
 from keylane.schemas.refusals import REFUSALS
 from keylane.schemas.state import LaneRecord, Member, RefusedRequest, Run, UnservedAction
+from keylane.schemas.times import rfc3339
 from keylane.ticket import failure
 
 READ_S = 30.0
@@ -39,15 +39,21 @@ class LaneView(NamedTuple):
     wall_ms: int
 
 
-async def read_all(journal: Journal, place: Place) -> list[Stored]:
-    """What a partition holds now, from its start. Raises `Unavailable` when that takes over `READ_S`."""
+async def read_all(journal: Journal, place: Place, read: Callable[[int], None] | None = None) -> list[Stored]:
+    """What a partition holds now, from its start; `read` is told how many more were read.
+
+    Raises `Unavailable` when that takes over `READ_S`.
+    """
     end = (await journal.end_positions([place]))[place]
     found: list[Stored] = []
     reader = await journal.reader({place: None})
     try:
         with anyio.fail_after(READ_S):
             while reader.positions()[place] < end:
-                found += await reader.poll(POLL_RECORDS, 1.0)
+                batch = await reader.poll(POLL_RECORDS, 1.0)
+                found += batch
+                if read is not None:
+                    read(len(batch))
     except TimeoutError as error:
         raise Unavailable(f"{place.topic} {place.partition} could not be read in {READ_S:g} s") from error
     finally:
@@ -257,5 +263,4 @@ def _refused_status(refused: RefusedRequest) -> Status:
 
 def _wall(view: LaneView, lane_ms: int) -> str:
     """Lane time as wall time, RFC 3339: how long before the lane's last commit, before when that was."""
-    wall_ms = view.wall_ms - (view.clock_ms - lane_ms)
-    return datetime.fromtimestamp(wall_ms / 1000, UTC).isoformat(timespec="seconds")
+    return rfc3339((view.wall_ms - (view.clock_ms - lane_ms)) / 1_000)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 
 from keylane.router.core.records import Now
+from keylane.schemas.times import rfc3339
 
 
 def wall_us() -> int:
@@ -25,4 +25,4 @@ class LaneClock:
     def now(self) -> Now:
         """Lane time, with wall time beside it for people."""
         clock_ms = self._saved_ms + int((self._monotonic() - self._loaded_s) * 1_000)
-        return Now(clock_ms, datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"))
+        return Now(clock_ms, rfc3339(time.time()))

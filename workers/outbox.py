@@ -10,13 +10,13 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable
-from datetime import UTC, datetime
 
 import anyio
 
 from keylane.journal import Journal, Record, TooLarge, Unavailable
 from keylane.schemas import codec, topics
 from keylane.schemas.results import WorkerHeartbeat
+from keylane.schemas.times import rfc3339
 from keylane.workers.session import Output, Publish, Session
 
 log = logging.getLogger("keylane.workers")
@@ -134,7 +134,7 @@ class Outbox:
             publish.record,
             id=f"{letter.session.id}-{publish.serial}",
             source=self._source,
-            time=datetime.now(UTC).isoformat(timespec="milliseconds"),
+            time=rfc3339(time.time()),
             traceparent=publish.traceparent,
         )
         return Record(topics.RESULTS, letter.partition, publish.key.encode(), codec.encode(publish.record), headers)

@@ -60,7 +60,7 @@ async def test_who_tells_holder_queue_and_last_end(url: str, journal: MemoryJour
         ("r-5", 1, "backing_off", ("r-5",)),
         ("r-6", 2, "unserved", ("r-6",)),
     ]
-    assert (ownership.last.run, ownership.last.ended) == ("r-0", "2001-09-09T01:45:40+00:00")
+    assert (ownership.last.run, ownership.last.ended) == ("r-0", "2001-09-09T01:45:40.000Z")
 
 
 async def test_who_of_an_unknown_resource_is_nobody(url: str, journal: MemoryJournal) -> None:

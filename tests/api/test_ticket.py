@@ -113,7 +113,7 @@ def test_a_refusal_carries_who_holds_it_and_until_when() -> None:
     ).outcome
     assert outcome is not None and outcome.error is not None
     assert outcome.status == "refused"
-    assert outcome.error.lease_expires_at == "2026-11-22T10:01:00+00:00"
+    assert outcome.error.lease_expires_at == "2026-11-22T10:01:00.000Z"
     assert (outcome.error.retry_after_ms, outcome.error.holder, outcome.error.position) == (500, "w", 1)
     assert outcome.conflict_id == outcome.error.conflict_id == "3-5"
     assert outcome.error.suggestion

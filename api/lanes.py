@@ -1,0 +1,154 @@
+"""How the lanes stand, read from `state` and the inputs: who holds what, and what is not applied yet.
+
+As of each lane's last commit: lanes answer no queries. Works while no router is there, which is when it matters.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import msgspec
+
+from keylane.journal.errors import PositionLost
+from keylane.journal.port import Journal, Place, Stored
+from keylane.schemas import topics
+from keylane.schemas.codec import decode_state
+from keylane.schemas.state import LANE_KEY, LaneRecord
+from keylane.schemas.times import rfc3339
+from keylane.views import fold, read_all
+
+INPUTS = (topics.REQUESTS, topics.RESULTS)
+TAIL_RECORDS = 1_000
+TAIL_GROWTH = 16
+
+
+class LeaseShown(msgspec.Struct, frozen=True, kw_only=True):
+    """A run that is held. `lease_left_ms` is as of `as_of`, the lane's last commit; while a router is there that is at
+    most five seconds ago, and while none is the lease does not run."""
+
+    partition: int
+    resource: str
+    owner: str
+    action: str
+    run: str
+    requests: int
+    holder: str
+    token: int
+    attempt: int
+    since: str
+    lease_left_ms: int
+    as_of: str
+    blocked: str | None = None
+    stopping: bool = False
+
+
+class LaneLag(msgspec.Struct, frozen=True, kw_only=True):
+    """What a lane has not applied: records of each input, and the age of the oldest of them by its own time.
+
+    `committed` is when the lane last wrote anything, None where it never did."""
+
+    partition: int
+    requests: int
+    results: int
+    oldest_s: float | None
+    committed: str | None
+    claim: int
+    """How often the lane was taken over."""
+
+
+async def leases(journal: Journal, partition: int, read: Callable[[int], None]) -> list[LeaseShown]:
+    """What is held on one lane. `read` is told how many records were read."""
+    view = fold(await read_all(journal, Place(topics.STATE, partition), read))
+    wanted: dict[str, int] = {}
+    for member in view.members.values():
+        if member.left is None:
+            wanted[member.run] = wanted.get(member.run, 0) + 1
+    return [
+        LeaseShown(
+            partition=partition,
+            resource=run.resource,
+            owner=run.owner,
+            action=run.action,
+            run=run.id,
+            requests=wanted.get(run.id, 0),
+            holder=run.holder,
+            token=run.token or 0,
+            attempt=run.attempt,
+            since=run.since,
+            lease_left_ms=max(0, (run.lease_until_ms or 0) - view.clock_ms),
+            as_of=rfc3339(view.wall_ms / 1_000),
+            blocked=run.blocked,
+            stopping=run.stop is not None,
+        )
+        for run in view.runs.values()
+        if run.state == "Held"
+    ]
+
+
+async def lag(journal: Journal, partition: int) -> LaneLag:
+    """What one lane has not applied."""
+    found = await _lane_record(journal, Place(topics.STATE, partition))
+    lane, committed = (None, None) if found is None else (found[0], rfc3339(found[1].timestamp_ms / 1_000))
+    positions = {} if lane is None else lane.positions
+    places = [Place(topic, partition) for topic in INPUTS]
+    ends = await journal.end_positions(places)
+    behind: dict[str, int] = {}
+    ages: list[float] = []
+    for place in places:
+        at = positions.get(place.topic)
+        oldest = await _first_from(journal, place, at, ends[place])
+        behind[place.topic] = 0 if oldest is None else ends[place] - oldest.offset
+        if oldest is not None:
+            ages.append(max(0.0, time.time() - oldest.timestamp_ms / 1_000))
+    return LaneLag(
+        partition=partition,
+        requests=behind[topics.REQUESTS],
+        results=behind[topics.RESULTS],
+        oldest_s=max(ages, default=None),
+        committed=committed,
+        claim=0 if lane is None else lane.claim,
+    )
+
+
+async def _lane_record(journal: Journal, place: Place) -> tuple[LaneRecord, Stored] | None:
+    """The newest record of the lane itself. Every commit writes it, so it is near the end: the rest is not read."""
+    end = (await journal.end_positions([place]))[place]
+    tail = TAIL_RECORDS
+    while True:
+        start = max(0, end - tail)
+        reader = await journal.reader({place: start or None})
+        newest: Stored | None = None
+        try:
+            while reader.positions()[place] < end:
+                for stored in await reader.poll(TAIL_RECORDS, 1.0):
+                    newest = stored if stored.key == LANE_KEY else newest
+        finally:
+            await reader.close()
+        if newest is not None:
+            record = decode_state(newest.value)
+            return (record, newest) if isinstance(record, LaneRecord) else None
+        if not start:
+            return None
+        tail *= TAIL_GROWTH
+
+
+async def _first_from(journal: Journal, place: Place, at: int | None, end: int) -> Stored | None:
+    """The first record that is not applied; None where all are. What retention has taken is passed over."""
+    if at is not None and at >= end:
+        return None
+    try:
+        return await _first(journal, place, at, end)
+    except PositionLost:
+        return await _first(journal, place, None, end)
+
+
+async def _first(journal: Journal, place: Place, at: int | None, end: int) -> Stored | None:
+    reader = await journal.reader({place: at})
+    try:
+        while reader.positions()[place] < end:
+            if found := await reader.poll(1, 1.0):
+                return found[0]
+        return None
+    finally:
+        await reader.close()

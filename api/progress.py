@@ -1,0 +1,32 @@
+"""A bar for long work, on standard error and only on a terminal: nothing is drawn where nobody watches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from keylane.cli_context import CommandContext
+
+Advance = Callable[[int], None]
+
+
+def unseen(_: int) -> None:
+    """Progress that nobody watches."""
+
+
+@contextmanager
+def progress(context: CommandContext, title: str, total: int) -> Iterator[Advance]:
+    """Yields what is to be called with how much more is done, of `total`. The bar is gone afterwards."""
+    if not context.watched:
+        yield unseen
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(title, total=total)
+
+        def advance(done: int) -> None:
+            bar.advance(task, done)
+
+        yield advance

@@ -1,0 +1,109 @@
+"""What the commands of operators say in lines: leases, lag, events, dead letters. As `render`, which knows the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+
+from keylane.cli_answers import ReplayDone
+from keylane.cli_text import block, line
+from keylane.deadletters import LetterShown, Replayed
+from keylane.history import EventShown
+from keylane.lanes import LaneLag, LeaseShown
+from keylane.schemas.deadletters import DeadLetter
+
+Row = tuple[str, str]
+
+SAID = (
+    "resource", "action", "run", "request", "requests", "status", "code", "reason", "message", "holder", "session",
+    "token", "attempt", "position", "report", "name", "pool", "topic", "offset", "to_partition", "blocked",
+)  # fmt: skip
+"""What of an event is said, in this order; JSON has all of it."""
+GRAVE = {"Refused", "Lost", "Fenced", "DeadLettered", "AttemptFailed"}
+
+
+def _lease_rows(lease: LeaseShown) -> Iterator[Row]:
+    words = [
+        line(lease.resource),
+        f"held by {line(lease.holder)}",
+        f"{line(lease.action)} {line(lease.run)}",
+        f"token {lease.token}",
+        f"attempt {lease.attempt}",
+        f"since {line(lease.since)}",
+        f"{lease.lease_left_ms / 1_000:.0f} s left",
+    ]
+    if lease.requests > 1:
+        words.append(f"for {lease.requests} requests")
+    if lease.stopping:
+        words.append("asked to stop")
+    yield "; ".join(words), "" if lease.lease_left_ms else "yellow"
+    if lease.blocked is not None:
+        yield f"  blocked: {line(lease.blocked)}", "yellow"
+
+
+def _lag_rows(lag: LaneLag) -> Iterator[Row]:
+    words = [f"lane {lag.partition}: {lag.requests} requests and {lag.results} results not applied"]
+    if lag.oldest_s is not None:
+        words.append(f"the oldest {lag.oldest_s:.1f} s old")
+    words.append("never committed" if lag.committed is None else f"last commit {lag.committed}")
+    yield "; ".join(words), "yellow" if lag.requests or lag.results else ""
+
+
+def _event_rows(shown: EventShown) -> Iterator[Row]:
+    event: Any = shown.event
+    place = f"{shown.partition}/{shown.offset}"
+    if event is None:
+        yield f"{place} cannot be read by this keylane: {line(shown.unreadable or '')}", "yellow"
+        return
+    kind = type(event).__name__
+    words = [event.time, place, kind]
+    for name in SAID:
+        value = getattr(event, name, None)
+        if value not in (None, "", ()):
+            text = ",".join(value) if isinstance(value, tuple) else str(value)
+            words.append(f"{name}={line(text)}")
+    words += [name for name in ("repeat", "coalesced", "unserved", "final") if getattr(event, name, False) is True]
+    yield " ".join(words), "yellow" if kind in GRAVE else ""
+
+
+def _letter_rows(letter: DeadLetter) -> Iterator[Row]:
+    place = f"{line(letter.topic)}/{letter.partition}/{letter.offset}"
+    yield f"{place} {letter.code} {line(letter.time)}: {line(letter.reason)}", "yellow"
+    if letter.excerpt:
+        yield f"  {line(letter.excerpt)}", "dim"
+
+
+def _shown_rows(shown: LetterShown) -> Iterator[Row]:
+    if shown.letter is not None:
+        yield from _letter_rows(shown.letter)
+    if not shown.is_there:
+        yield "  the record itself is not there any more", ""
+        return
+    yield f"  key {line(shown.key)}, {shown.size_bytes} bytes", ""
+    for name, value in shown.headers.items():
+        yield f"  {line(name)}: {line(value)}", "dim"
+    for text in block(shown.value).splitlines():
+        yield f"  {text}", ""
+
+
+def _replayed_rows(replayed: Replayed) -> Iterator[Row]:
+    how = "would be published" if replayed.dry_run else "published"
+    work = f"{line(replayed.action)} {line(replayed.resource)}"
+    yield f"{replayed.where} {how} as {line(replayed.request_id)}: {work}", ""
+
+
+def _done_rows(done: ReplayDone) -> Iterator[Row]:
+    yield f"{done.replayed} replayed, {done.refused} refused", "" if not done.refused else "yellow"
+
+
+OPERATING_TEXTS: dict[type[msgspec.Struct], Callable[[Any], Iterator[Row]]] = {
+    LeaseShown: _lease_rows,
+    LaneLag: _lag_rows,
+    EventShown: _event_rows,
+    DeadLetter: _letter_rows,
+    LetterShown: _shown_rows,
+    Replayed: _replayed_rows,
+    ReplayDone: _done_rows,
+}
