@@ -41,8 +41,9 @@ class Retry(Exception):
     """
 
     def __init__(self, after_s: float | None = None, message: str = "") -> None:
-        when = "" if after_s is None else f" after {after_s:g} s"
-        super().__init__(message or f"to be tried again{when}")
+        if not message:
+            message = "to be tried again" if after_s is None else f"to be tried again after {after_s:g} s"
+        super().__init__(message)
         self.after_s = after_s
 
 
