@@ -63,18 +63,7 @@ def _version() -> str:
     return version("keylane")
 
 
-def build(invocation: _Invocation) -> App:
-    """The commands, and above them the options that every one of them takes, anywhere on the line."""
-    app = App(
-        name="keylane",
-        help=HELP,
-        help_format="plaintext",  # markdown takes a seventh of the time of --help, and none of it is markdown
-        version=_version,
-        result_action="return_value",
-        exit_on_error=False,
-        print_error=False,
-        help_on_error=False,
-    )
+def _add_commands(app: App) -> None:
     app.command(cli_services.up)
     app.command(cli_services.router)
     worker = App(name="worker", help="Run workers.")
@@ -86,6 +75,9 @@ def build(invocation: _Invocation) -> App:
     app.command(cli_requests.who)
     app.command(cli_requests.cancel)
     app.command(cli_conflicts.conflicts)
+    config = App(name="config", help="The routers' configuration.")
+    config.command(cli_services.config_show, name="show")
+    app.command(config)
     app.command(cli_operating.leases)
     app.command(cli_operating.lag)
     app.command(cli_operating.events)
@@ -98,6 +90,21 @@ def build(invocation: _Invocation) -> App:
     ingest.command(cli_ingest.github)
     app.command(ingest)
     app.command(cli_services.demo)
+
+
+def build(invocation: _Invocation) -> App:
+    """The commands, and above them the options that every one of them takes, anywhere on the line."""
+    app = App(
+        name="keylane",
+        help=HELP,
+        help_format="plaintext",  # markdown takes a seventh of the time of --help, and none of it is markdown
+        version=_version,
+        result_action="return_value",
+        exit_on_error=False,
+        print_error=False,
+        help_on_error=False,
+    )
+    _add_commands(app)
     app.meta.group_parameters = Group("Options of every command", sort_key=1)
 
     @app.meta.default

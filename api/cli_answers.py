@@ -50,6 +50,15 @@ class ReplayDone(msgspec.Struct, frozen=True, kw_only=True):
     refused: int
 
 
+class SettingShown(msgspec.Struct, frozen=True, kw_only=True):
+    """A key of the configuration, its value, and, where asked for, what it comes from: a file, a variable, a flag, or
+    `default`."""
+
+    key: str
+    value: object
+    origin: str | None = None
+
+
 class Scene(msgspec.Struct, frozen=True, kw_only=True):
     """The demo: a new part of its story."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 from cyclopts import Parameter
 
-from keylane.cli_answers import Serving, Stopped
+from keylane.cli_answers import Serving, SettingShown, Stopped
 from keylane.cli_context import CommandContext, Context, UsageError
 from keylane.cli_logs import AS_SET, LogFlags, log_to_stderr
 
@@ -71,10 +72,17 @@ async def router(*, flags: RouterFlags = NO_FLAGS, logs: LogFlags = AS_SET, cont
 def _service(context: CommandContext, flags: RouterFlags) -> Service:
     from keylane.embedded import load
 
+    return load(*_sources(context, flags))
+
+
+def _sources(
+    context: CommandContext, flags: RouterFlags
+) -> tuple[Path | None, Mapping[str, str], Mapping[str, object]]:
+    """Where a router's configuration comes from: file, environment, flags."""
     found = context.directory / CONFIG_FILE
     file = flags.config or (found if found.exists() else None)
     given = {name: value for name, value in asdict(flags).items() if name != "config"}
-    return load(file, context.environ, given | {"url": context.url})
+    return file, context.environ, given | {"url": context.url}
 
 
 async def _serve(context: CommandContext, service: Service) -> msgspec.Struct:
@@ -108,6 +116,25 @@ async def _serve(context: CommandContext, service: Service) -> msgspec.Struct:
 def _serving(service: Service, listener: str | None) -> Serving:
     metrics = None if listener is None else f"{listener}/metrics"
     return Serving(url=service.url, pid=os.getpid(), metrics=metrics)
+
+
+def config_show(
+    *,
+    flags: RouterFlags = NO_FLAGS,
+    origin: Annotated[bool, Parameter(negative="")] = False,
+    context: Context,
+) -> None:
+    """Show the configuration that a router started here would run with.
+
+    Parameters
+    ----------
+    origin:
+        And where each value comes from: a file, a variable, a flag, or default.
+    """
+    from keylane.embedded import explain
+
+    for key, value, where in explain(*_sources(context, flags)):
+        context.show(SettingShown(key=key, value=value, origin=where if origin else None))
 
 
 async def demo(*, context: Context) -> msgspec.Struct:

@@ -39,6 +39,22 @@ def load(file: Path | None, environ: Mapping[str, str], flags: Mapping[str, obje
     return Service(resolve_url(config.url, environ), config)
 
 
+def explain(
+    file: Path | None, environ: Mapping[str, str], flags: Mapping[str, object]
+) -> list[tuple[str, object, str]]:
+    """Each key of the configuration with its value and where that comes from. Raises `ConfigError`."""
+    from keylane.router.config import BadConfig
+    from keylane.router.effective import effective
+
+    try:
+        found = [(setting.key, setting.value, setting.origin) for setting in effective(file, environ, flags)]
+    except BadConfig as error:
+        raise ConfigError(str(error)) from error
+    return [
+        (key, resolve_url(None, environ) if key == "url" and value is None else value, it) for key, value, it in found
+    ]
+
+
 async def run_router(service: Service, *, ready: Callable[[str | None], None]) -> None:
     """Route until cancelled, which lets the lanes go first. `ready` is called when the first are served, with the
     URL of the metrics listener if there is one.

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from keylane.cli_answers import ReplayDone
+from keylane.cli_answers import ReplayDone, SettingShown
 from keylane.cli_text import block, line
 from keylane.deadletters import LetterShown, Replayed
 from keylane.history import EventShown
@@ -98,6 +98,11 @@ def _done_rows(done: ReplayDone) -> Iterator[Row]:
     yield f"{done.replayed} replayed, {done.refused} refused", "" if not done.refused else "yellow"
 
 
+def _setting_rows(setting: SettingShown) -> Iterator[Row]:
+    value = msgspec.json.encode(setting.value).decode()
+    yield f"{line(setting.key)} = {line(value)}{f'  # {line(setting.origin)}' if setting.origin else ''}", ""
+
+
 OPERATING_TEXTS: dict[type[msgspec.Struct], Callable[[Any], Iterator[Row]]] = {
     LeaseShown: _lease_rows,
     LaneLag: _lag_rows,
@@ -106,4 +111,5 @@ OPERATING_TEXTS: dict[type[msgspec.Struct], Callable[[Any], Iterator[Row]]] = {
     LetterShown: _shown_rows,
     Replayed: _replayed_rows,
     ReplayDone: _done_rows,
+    SettingShown: _setting_rows,
 }

@@ -6,10 +6,11 @@ mistyped one would otherwise be a policy that silently does not hold.
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, get_args
 
 import msgspec
 from msgspec import Struct
@@ -82,19 +83,65 @@ SCALARS = ("url", "partitions", "session_lapse", "unserved_after", "retention", 
 
 def load_config(file: Path | None, environ: Mapping[str, str], flags: Mapping[str, object]) -> Config:
     """Flags over `KEYLANE_…` over the file. `file` None: none is read. Raises `BadConfig`."""
+    found, origins = gather(file, environ, flags)
+    settings = read_settings(found, origins)
+    try:
+        return _config(settings)
+    except ValueError as error:  # it begins with the key
+        raise BadConfig(f"{origins.get(re.split('[.: ]', str(error))[0], 'configuration')}: {error}") from None
+
+
+def read_settings(found: Mapping[str, Any], origins: Mapping[str, str]) -> Settings:
+    """What was gathered, with its types. Raises `BadConfig`, naming the key that is wrong."""
+    tables = found.get("actions", {})
+    whole = _converted({name: value for name, value in found.items() if name != "actions"}, Settings, "", origins)
+    if not isinstance(tables, dict):
+        raise BadConfig(f"{origins['actions']}: actions: a table of tables, as in [actions.restart]")
+    actions = {name: _converted(table, ActionTable, f"actions.{name}", origins) for name, table in tables.items()}
+    return replace(whole, actions=actions)
+
+
+T = TypeVar("T", bound=Struct)
+
+
+def _converted(value: object, kind: type[T], prefix: str, origins: Mapping[str, str]) -> T:
+    try:
+        return msgspec.convert(value, kind, strict=True)
+    except msgspec.ValidationError as error:
+        said, path = str(error), prefix
+        if place := PLACE.search(said):
+            said = PLACE.sub("", said)
+            path = f"{prefix}.{place[1]}".strip(".").replace("[...]", ".*")
+        if unknown := UNKNOWN_KEY.search(said):
+            known: type = {"defaults": ActionTable, "bounds": Bounds}.get(path, kind)
+            near = difflib.get_close_matches(unknown[1], [each.name for each in msgspec.structs.fields(known)], n=1)
+            said = f"there is no such key{f': is it {near[0]}?' if near else ''}"
+            path = f"{path}.{unknown[1]}".strip(".")
+        elif "enum" in said:
+            said += f": it can be {', '.join(get_args(OnConflict))}"
+        raise BadConfig(f"{origins.get(path.split('.')[0], 'configuration')}: {path}: {said}") from None
+
+
+PLACE = re.compile(r" - at `\$\.?([^`]*)`")
+UNKNOWN_KEY = re.compile(r"Object contains unknown field `(.*)`")
+
+
+def gather(
+    file: Path | None, environ: Mapping[str, str], flags: Mapping[str, object]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """What is set, as it is written there; and for each top-level key where the value that holds was found.
+
+    Raises `BadConfig` for a file that cannot be read.
+    """
     found: dict[str, Any] = _read(file) if file is not None else {}
+    origins = dict.fromkeys(found, str(file))
     for name in SCALARS:
         variable = f"KEYLANE_{name.upper()}"
         if variable in environ:
-            found[name] = _scalar(name, environ[variable])
+            found[name], origins[name] = _scalar(name, environ[variable]), variable
         if flags.get(name) is not None:
-            found[name] = flags[name]
-    try:
-        return _config(msgspec.convert(found, Settings, strict=True))
-    except msgspec.ValidationError as error:
-        raise BadConfig(f"{file or 'configuration'}: {error}") from None
-    except ValueError as error:
-        raise BadConfig(f"{file or 'configuration'}: {error}") from None
+            found[name], origins[name] = flags[name], f"--{name.replace('_', '-')}"
+    return found, origins
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -123,9 +170,8 @@ def _config(settings: Settings) -> Config:
     defaults = _action("defaults", settings.defaults, ActionPolicy())
     actions = {name: _action(f"actions.{name}", table, defaults) for name, table in settings.actions.items()}
     pools = sorted({"default", defaults.pool, *settings.pools, *(action.pool for action in actions.values())})
-    for pool in pools:
-        if not POOL.fullmatch(pool):
-            raise ValueError(f"pool {pool!r}: lower-case letters, digits and hyphens, at most 64")
+    for pool in settings.pools:
+        _check_pool("pools", pool)
     for name, bound in msgspec.structs.asdict(settings.bounds).items():
         if bound < 1:
             raise ValueError(f"bounds.{name}: must be at least 1")
@@ -151,6 +197,8 @@ def _config(settings: Settings) -> Config:
 
 def _action(where: str, table: ActionTable, base: ActionPolicy) -> ActionPolicy:
     changes: dict[str, Any] = {}
+    if table.pool is not None:
+        _check_pool(f"{where}.pool", table.pool)
     for name in ("pool", "attempts", "stop_holder"):
         if getattr(table, name) is not None:
             changes[name] = getattr(table, name)
@@ -168,6 +216,11 @@ def _action(where: str, table: ActionTable, base: ActionPolicy) -> ActionPolicy:
         changes["on_conflict"] = table.on_conflict
         changes["on_conflict_with"] = {}
     return replace(base, **changes)
+
+
+def _check_pool(where: str, pool: str) -> None:
+    if not POOL.fullmatch(pool):
+        raise ValueError(f"{where}: {pool!r}: lower-case letters, digits and hyphens, at most 64")
 
 
 def _ms(where: str, value: Duration, least: int = 0) -> int:

@@ -1,0 +1,69 @@
+"""The configuration that holds, key by key, with where each value comes from. Reads nothing that `config` does not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from keylane.router.config import SCALARS, gather, load_config
+from keylane.router.core.policy import ActionPolicy
+
+DEFAULT = "default"
+TIMES = ("lease", "backoff", "backoff_max", "coalesce", "queue", "max_hold")
+OTHERS = ("pool", "attempts", "stop_holder")
+UNITS_MS = (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000))
+
+
+class Setting(NamedTuple):
+    """One key with its value as the file could have it. `origin`: a file, a variable, a flag, or `default`."""
+
+    key: str
+    value: Any
+    origin: str
+
+
+def effective(file: Path | None, environ: Mapping[str, str], flags: Mapping[str, object]) -> Iterator[Setting]:
+    """Every key; of actions those that say something of their own. Raises `BadConfig`."""
+    config = load_config(file, environ, flags)
+    found, origins = gather(file, environ, flags)
+    policy = config.policy
+    values = {
+        "url": config.url,
+        "partitions": config.partitions,
+        "metrics": config.metrics,
+        "metrics_exposed": config.metrics_exposed,
+        "session_lapse": duration(policy.session_lapse_ms),
+        "unserved_after": duration(policy.unserved_after_ms),
+        "retention": duration(policy.retention_ms),
+    }
+    for name in SCALARS:
+        yield Setting(name, values[name], origins.get(name, DEFAULT))
+    yield Setting("pools", list(policy.pools), origins.get("pools", DEFAULT))
+    yield from _action("defaults", policy.defaults, found.get("defaults", {}), str(file), all_keys=True)
+    for name, table in found.get("actions", {}).items():
+        yield from _action(f"actions.{name}", policy.of(name), table, str(file), all_keys=False)
+    for name, bound in msgspec.structs.asdict(policy.bounds).items():
+        yield Setting(f"bounds.{name}", bound, str(file) if name in found.get("bounds", {}) else DEFAULT)
+
+
+def _action(
+    prefix: str, policy: ActionPolicy, table: Mapping[str, Any], file: str, *, all_keys: bool
+) -> Iterator[Setting]:
+    values: dict[str, Any] = {name: getattr(policy, name) for name in OTHERS}
+    values |= {name: duration(getattr(policy, f"{name}_ms")) for name in TIMES}
+    by_action = policy.on_conflict_with
+    values["on_conflict"] = {"default": policy.on_conflict, **by_action} if by_action else policy.on_conflict
+    for name, value in values.items():
+        if all_keys or name in table:
+            yield Setting(f"{prefix}.{name}", value, file if name in table else DEFAULT)
+
+
+def duration(ms: int) -> str:
+    """As the file may have it, in the greatest unit that is whole."""
+    for unit, size_ms in UNITS_MS:
+        if ms and ms % size_ms == 0:
+            return f"{ms // size_ms}{unit}"
+    return f"{ms}ms"
