@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
 from datetime import UTC, datetime
 from uuid import uuid4
 
 import anyio
-import anyio.to_thread
 import msgspec
 
 from keylane.journal.connect import connect, resolve_url
@@ -67,10 +67,13 @@ class Rotation:
 
     async def rotate(self, item: Item[None]) -> dict[str, str]:
         """The first holder waits to be stopped and woken; one that finds its checkpoint just does the work."""
+        if item.checkpoint is None:
+            # Before the progress that the demo stops this worker at, and a thread of its own: it must be there when
+            # the process wakes up, and go on to its report when the worker cancels this handler.
+            threading.Thread(target=self._report_after_a_stop, args=(item,), daemon=True).start()
         await item.progress({"begun_by": self.name})
         if item.checkpoint is None:
-            # Left behind when the worker cancels this handler: the thread goes on to its report.
-            await anyio.to_thread.run_sync(self._report_after_a_stop, item, abandon_on_cancel=True)
+            await anyio.sleep_forever()
         return {"rotated_by": self.name}
 
     def _report_after_a_stop(self, item: Item[None]) -> None:
