@@ -19,7 +19,7 @@ DEMO_NEEDS := $(if $(filter kafka://%,$(KEYLANE_URL)),$(KAFKA_EXTRA),$(BASE))
 TESTS ?= tests
 PYTEST_OPTIONS ?=
 TYPED := build/typed/keylane
-PACKAGES := schemas journal telemetry router workers
+PACKAGES := schemas journal telemetry router verify workers
 
 .PHONY: help
 help: ## List the targets

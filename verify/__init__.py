@@ -1,0 +1,21 @@
+"""Judges a recorded history by the promises of design section 7. Imports `keylane.schemas` and nothing else of ours.
+
+Shares no code with the router, not even helpers: what judges must not make the same mistakes. `history` has what
+is read, `verify` the one function, `report` what it says; each promise has a module of its own.
+"""
+
+from .history import Acknowledged, Configured, Effect, Entry, Line
+from .report import Report, Violation
+from .verify import PROMISES, verify
+
+__all__ = [
+    "PROMISES",
+    "Acknowledged",
+    "Configured",
+    "Effect",
+    "Entry",
+    "Line",
+    "Report",
+    "Violation",
+    "verify",
+]

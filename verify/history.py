@@ -1,0 +1,44 @@
+"""What is judged: the records of the topics, with their places, and what else a recorder knows. Values only."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+
+class Entry(Struct, frozen=True, tag=True):
+    """A record as it lies in the log. Entries of one partition of a topic come in the order of their offsets."""
+
+    topic: str
+    """The logical name, without a Kafka journal's prefix."""
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    timestamp_ms: int = 0
+
+
+class Acknowledged(Struct, frozen=True, kw_only=True, tag=True):
+    """The journal acknowledged that a command was published: it must be in `requests` (promise 3)."""
+
+    id: str
+    partition: int | None = None
+    offset: int | None = None
+
+
+class Configured(Struct, frozen=True, kw_only=True, tag=True):
+    """What a recorder knows of the routers' configuration, where the records do not say it themselves."""
+
+    session_lapse_ms: int | None = None
+    retention_ms: int | None = None
+    partitions: int | None = None
+
+
+class Effect(Struct, frozen=True, kw_only=True, tag=True):
+    """A target that checks tokens accepted an effect of the holder of `run`, in the order of these lines."""
+
+    resource: str
+    run: str
+    token: int
+
+
+Line = Entry | Acknowledged | Configured | Effect
