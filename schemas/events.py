@@ -38,6 +38,9 @@ class Event(Schema, frozen=True, kw_only=True):
     clock_ms: int
     """The lane's clock."""
     time: str
+    input: str = ""
+    """The record that the lane applied when it decided this, as `topic/offset` on this partition; empty: a timer.
+    All that one record or timer brought about stands together, and no record is named again later."""
 
 
 class Queued(Event, frozen=True, kw_only=True):

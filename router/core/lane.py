@@ -103,6 +103,8 @@ class Lane:
         self.stirred: dict[str, None] = {}
         self.freed: dict[str, None] = {}
         self.changed: dict[bytes, StateRecord | None] = {}
+        # The place of the record that is being applied; empty for a timer. Events say it.
+        self.input = ""
         self.outputs: list[Output] = []
         self.forwards: list[Forward] = []
 
@@ -273,7 +275,7 @@ class Lane:
         """Say one decision: the event, and whatever is projected from it. Returns its sequence number."""
         seq = self.own.seq + 1
         self.put(replace(self.own, seq=seq))
-        event = kind(seq=seq, clock_ms=now.clock_ms, time=now.time, **fields)
+        event = kind(seq=seq, clock_ms=now.clock_ms, time=now.time, input=self.input, **fields)
         id = f"{self.partition}-{seq}"
         key = fields.get("owner") or fields.get("resource") or ""
         self.outputs.append(Output(topics.EVENTS, key, event, id, traceparent))

@@ -30,6 +30,11 @@ class Arrived(NamedTuple):
     """Of the whole request and of its payload alone; computed once it has passed the first rule."""
     payload_digest: str = ""
 
+    @property
+    def place(self) -> str:
+        """Where it lies on the lane's partition, as events name it."""
+        return f"{self.topic}/{self.offset}"
+
 
 class Due(NamedTuple):
     """A run's timer has fired."""

@@ -77,6 +77,7 @@ TABLE: dict[type, tuple[Cell, Cell, Cell, Cell, Cell]] = {
 def step(lane: Lane, arrived: Arrived, now: Now) -> None:
     """Apply one record that was read, then grant what has become free. What it writes is in the lane's outputs."""
     record = arrived.record
+    lane.input = arrived.place
     match record:
         case Undecodable():
             _undecodable(lane, arrived, record, now)
@@ -94,6 +95,7 @@ def step(lane: Lane, arrived: Arrived, now: Now) -> None:
 def step_due(lane: Lane, key: bytes, now: Now) -> None:
     """Apply the timer under the state key `key`, then grant what has become free."""
     kind, _, id = key.decode().partition("/")
+    lane.input = ""
     arrived = Arrived(record=Due(id))  # type: ignore[arg-type]  # a timer is an event of the table, not of a topic
     match kind:
         case "run":
@@ -199,6 +201,7 @@ def _misshapen(lane: Lane, arrived: Arrived, id: str, wrong: Misshapen, now: Now
 
 def quarantine(lane: Lane, arrived: Arrived, now: Now, reason: str) -> None:
     """The record at which a turn failed: a dead letter, and an answer where the sender can be told."""
+    lane.input = arrived.place
     set_aside(lane, arrived, now, "INTERNAL", reason)
     id = getattr(arrived.record, "id", None)
     if id is not None and not lane.has_answered(id):
@@ -209,6 +212,7 @@ def quarantine(lane: Lane, arrived: Arrived, now: Now, reason: str) -> None:
 def quarantine_due(lane: Lane, key: bytes, now: Now, reason: str) -> None:
     """The timer at which a turn failed: its runs end, INTERNAL; any other record under a timer is forgotten."""
     kind, _, id = key.decode().partition("/")
+    lane.input = ""
     runs = [lane.runs[id]] if kind == "run" else []
     if kind == "session":
         runs = [lane.runs[held] for _, held in lane.held_by.get(id, ())]

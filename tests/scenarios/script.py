@@ -38,7 +38,7 @@ from keylane.schemas.items import Notice, SessionClosed, SessionOpened, WorkItem
 from keylane.schemas.requests import Cancellation
 
 UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000}
-UNSAID = {"seq", "clock_ms", "time", "resource", "owner", "parties", "actor", "action", "session", "number"}
+UNSAID = {"seq", "clock_ms", "time", "input", "resource", "owner", "parties", "actor", "action", "session", "number"}
 """What would only repeat the line above it."""
 
 
