@@ -6,14 +6,13 @@ Crash-only: there is one way to recover and no rollback. What may not happen her
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 
 import anyio
 
 from keylane.journal.errors import JournalError, LaneLost, PositionLost
 from keylane.journal.port import Journal, LaneSession, Membership
-from keylane.router.clock import LaneClock
+from keylane.router.clock import REAL, Clocks, LaneClock
 from keylane.router.core.lane import Lane
 from keylane.router.core.policy import Policy
 from keylane.router.core.records import Halted
@@ -42,6 +41,7 @@ class LaneTask:
         token_floor: int,
         loaded: Callable[[int], None],
         meter: LaneMeter,
+        clocks: Clocks = REAL,
     ) -> None:
         self.partition = partition
         self.halted: str | None = None
@@ -56,6 +56,7 @@ class LaneTask:
         self._place = place
         self._token_floor = token_floor
         self._loaded = loaded
+        self._clocks = clocks
         self._stopping = False
         self._waiting: anyio.CancelScope | None = None
         self._culprits: dict[tuple[str, int] | bytes, str] = {}
@@ -73,9 +74,9 @@ class LaneTask:
         pause_s = PAUSE_S_MIN
         try:
             while not self._stopping:
-                started_s = time.monotonic()
+                started_s = self._clocks.monotonic()
                 pause_s = PAUSE_S_MIN if await self._live() else min(pause_s * 2, PAUSE_S_MAX)
-                if time.monotonic() - started_s > PAUSE_S_MAX:
+                if self._clocks.monotonic() - started_s > PAUSE_S_MAX:
                     pause_s = PAUSE_S_MIN
                 await self._wait(pause_s)
         except (Halted, PositionLost) as error:
@@ -131,7 +132,7 @@ class LaneTask:
 
     async def _take_turns(self, session: LaneSession) -> None:
         lane = Lane(self.partition, self._policy, self._place)
-        load(lane, await session.load(), self._token_floor)
+        load(lane, await session.load(), self._token_floor, self._clocks.wall_us)
         positions = await session.seek(lane.own.positions)
         log.info(
             "lane %d loaded: %d runs, %d sessions",
@@ -140,7 +141,7 @@ class LaneTask:
             len(lane.sessions),
             extra={"partition": self.partition},
         )
-        clock = LaneClock(lane.own.clock_ms)
+        clock = LaneClock(lane.own.clock_ms, *self._clocks)
         turns = LaneTurns(lane, session, clock, positions, self._culprits, self._careful, self.meter)
         self.meter.loaded(lane, positions, clock.now().clock_ms)
         self.turning = True
@@ -178,7 +179,7 @@ class LaneTask:
 
     async def _confirm(self) -> None:
         """After being fenced, claim again only when the group still counts this router in (kafka-facts)."""
-        fenced_s = time.monotonic()
+        fenced_s = self._clocks.monotonic()
         while not self._stopping and not self._membership.confirmed_since(fenced_s):
             await self._wait(CONFIRM_POLL_S)
 

@@ -13,6 +13,7 @@ from anyio.abc import TaskGroup
 from keylane.journal.errors import JournalError, Unavailable
 from keylane.journal.partitioner import partition_of
 from keylane.journal.port import Assignment, Journal, Membership
+from keylane.router.clock import REAL, Clocks
 from keylane.router.config import Config
 from keylane.router.lane_task import LaneTask
 from keylane.router.meter import LaneMeter
@@ -95,6 +96,7 @@ class Router:
         metadata: Metadata,
         metrics: RouterMetrics,
         ready: Callable[[], None],
+        clocks: Clocks = REAL,
     ) -> None:
         self._journal = journal
         self._membership = membership
@@ -102,6 +104,7 @@ class Router:
         self._metadata = metadata
         self._metrics = metrics
         self._ready: Callable[[], None] | None = ready
+        self._clocks = clocks
         self._lanes: dict[int, LaneTask] = {}
         self._loading: set[int] = set()
         self._stopping = anyio.Event()
@@ -186,6 +189,7 @@ class Router:
                 self._metadata.token_floor,
                 self._loaded,
                 LaneMeter(self._metrics, partition, INPUTS),
+                self._clocks,
             )
             self._lanes[partition] = lane
             tasks.start_soon(lane.run, name=f"lane {partition}")

@@ -7,7 +7,7 @@ journal's names its culprit, and `lane_task` does the rest.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from msgspec.structs import replace
@@ -67,7 +67,7 @@ class Target(NamedTuple):
     positions: Mapping[str, int]
 
 
-def load(lane: Lane, stored: list[Stored], token_floor: int) -> None:
+def load(lane: Lane, stored: list[Stored], token_floor: int, wall_us: Callable[[], int] = wall_us) -> None:
     """Put every record of the state topic, then take over: a new claim number, tokens above any earlier one."""
     for each in stored:
         record = decode_state(each.value)

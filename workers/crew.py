@@ -34,6 +34,11 @@ REJOIN_MS_MIN = 100
 REJOIN_MS_MAX = 30_000
 
 
+def new_id() -> str:
+    """A session id that no other has."""
+    return uuid4().hex
+
+
 class Settings(NamedTuple):
     """What a worker process is."""
 
@@ -44,6 +49,9 @@ class Settings(NamedTuple):
     now_ms: Callable[[], int]
     """A clock that counts suspend."""
     metrics: WorkerMetrics
+    wall_s: Callable[[], float] = time.time
+    """For the times in records, which are for people."""
+    new_id: Callable[[], str] = new_id
 
     def actions(self) -> tuple[str, ...]:
         """What it handles, sorted."""
@@ -64,7 +72,8 @@ class Crew:
     """The sessions by id, with their partitions; those that drain after a partition was lost are here too."""
 
     def __init__(self, journal: Journal, settings: Settings, tasks: TaskGroup) -> None:
-        self.outbox = Outbox(journal, f"keylane/worker/{settings.name}", settings.now_ms, self.carry_out)
+        source = f"keylane/worker/{settings.name}"
+        self.outbox = Outbox(journal, source, settings.now_ms, self.carry_out, settings.wall_s)
         self.places_changed = anyio.Event()
         self._settings = settings
         self._now_ms = settings.now_ms
@@ -183,7 +192,7 @@ class Crew:
     def _join(self, partition: int, slots: int) -> Session:
         settings = self._settings
         session = Session(
-            uuid4().hex,
+            settings.new_id(),
             pool=settings.pool,
             name=settings.name,
             actions=settings.actions(),

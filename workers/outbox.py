@@ -46,11 +46,13 @@ class Outbox:
         source: str,
         now_ms: Callable[[], int],
         answer: Callable[[Session, int, list[Output]], object],
+        wall_s: Callable[[], float] = time.time,
     ) -> None:
         self._journal = journal
         self._source = source
         self._now_ms = now_ms
         self._answer = answer
+        self._wall_s = wall_s
         self._queue: deque[Letter] = deque()
         self._filled = anyio.Event()
         self._emptied = anyio.Event()
@@ -134,7 +136,7 @@ class Outbox:
             publish.record,
             id=f"{letter.session.id}-{publish.serial}",
             source=self._source,
-            time=rfc3339(time.time()),
+            time=rfc3339(self._wall_s()),
             traceparent=publish.traceparent,
         )
         return Record(topics.RESULTS, letter.partition, publish.key.encode(), codec.encode(publish.record), headers)
