@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import TopicAlreadyExistsError, UnknownTopicOrPartitionError, for_code
+
+from ._kafka_connection import Cluster
 
 
 class TopicState(NamedTuple):
@@ -20,8 +22,8 @@ class TopicState(NamedTuple):
 class Admin:
     """One short connection for each call, for calls are rare. Raises aiokafka's errors."""
 
-    def __init__(self, servers: Sequence[str]) -> None:
-        self._servers = list(servers)
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
 
     async def create(self, name: str, partitions: int, settings: Mapping[str, str]) -> bool:
         """Whether the topic was made; False when it was there. Replicas as the broker is configured."""
@@ -63,7 +65,7 @@ class Admin:
         return found
 
     async def _client(self) -> AIOKafkaAdminClient:
-        client = AIOKafkaAdminClient(bootstrap_servers=self._servers)
+        client = AIOKafkaAdminClient(**self._cluster.keywords())
         try:
             await client.start()
         except BaseException:

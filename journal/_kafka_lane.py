@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 import anyio
 
 from . import _kafka_vendor as vendor
+from ._kafka_connection import Cluster
 from ._kafka_names import Names
 from ._kafka_reader import Ends, KafkaReader, open_reader
 from .errors import JournalError, LaneLost, TooLarge
@@ -40,7 +41,7 @@ class KafkaLane:
 
     def __init__(
         self,
-        servers: Sequence[str],
+        cluster: Cluster,
         names: Names,
         producer: vendor.Producer,
         place: Place,
@@ -52,7 +53,7 @@ class KafkaLane:
         ends: Ends,
     ) -> None:
         self.partition = place.partition
-        self._servers = servers
+        self._cluster = cluster
         self._names = names
         self._producer = producer
         self._state = place
@@ -73,7 +74,7 @@ class KafkaLane:
         self._check()
         end = (await self._committed_ends([self._state]))[self._state]
         reader = await open_reader(
-            self._servers, self._names, {self._state: None}, self._committed_ends, committed=True, check_end=False
+            self._cluster, self._names, {self._state: None}, self._committed_ends, committed=True, check_end=False
         )
         newest: dict[bytes | None, Stored] = {}
         try:
@@ -93,7 +94,7 @@ class KafkaLane:
             self._reader = None
         start = {place: positions.get(place.topic) for place in self._inputs}
         # Uncommitted: nothing transactional is written to inputs, so a dead producer must not hide them.
-        self._reader = await open_reader(self._servers, self._names, start, self._ends, committed=False, check_end=True)
+        self._reader = await open_reader(self._cluster, self._names, start, self._ends, committed=False, check_end=True)
         return {place.topic: position for place, position in self._reader.positions().items()}
 
     async def poll(self, max_records: int, timeout_s: float) -> list[Stored]:
@@ -211,7 +212,7 @@ def allowed_bytes(record: Record, limits: Mapping[str, int]) -> int:
 
 
 async def claim_lane(
-    servers: Sequence[str],
+    cluster: Cluster,
     names: Names,
     place: Place,
     inputs: Sequence[str],
@@ -222,7 +223,7 @@ async def claim_lane(
     ends: Ends,
 ) -> KafkaLane:
     """Fence every earlier claimant of `place.partition` and return the session that owns it."""
-    producer = vendor.lane_producer(servers, names.full(f"lane.{place.partition}"), TRANSACTION_TIMEOUT_MS)
+    producer = vendor.lane_producer(cluster, names.full(f"lane.{place.partition}"), TRANSACTION_TIMEOUT_MS)
     try:
         with vendor.asking(f"claiming partition {place.partition}"):
             await producer.start()
@@ -230,7 +231,7 @@ async def claim_lane(
         await vendor.discard(producer)
         raise
     return KafkaLane(
-        servers,
+        cluster,
         names,
         producer,
         place,

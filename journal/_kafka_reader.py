@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from . import _kafka_vendor as vendor
+from ._kafka_connection import Cluster
 from ._kafka_names import Names
 from .errors import PositionLost, Unavailable
 from .port import Place, Stored
@@ -134,7 +135,7 @@ class KafkaReader:
 
 
 async def open_reader(
-    servers: Sequence[str],
+    cluster: Cluster,
     names: Names,
     positions: Mapping[Place, int | None],
     ends: Ends,
@@ -147,7 +148,7 @@ async def open_reader(
     Raises `PositionLost` for one before the log's start and, with `check_end`, for one after its end. Kafka
     itself would say so at the first fetch; asked here, the caller of `seek` hears it.
     """
-    consumer = vendor.consumer(servers, committed=committed)
+    consumer = vendor.consumer(cluster, committed=committed)
     try:
         with vendor.asking("opening a reader"):
             await vendor.start(consumer, {names.full(place.topic) for place in positions})

@@ -36,6 +36,7 @@ from aiokafka.errors import (
 )
 from aiokafka.protocol.transaction import AddPartitionsToTxnRequest, EndTxnRequest, InitProducerIdRequest
 
+from ._kafka_connection import Cluster
 from .errors import JournalError, PositionLost, TooLarge, Unavailable
 from .port import Place, Stored
 
@@ -175,10 +176,10 @@ def is_too_large(error: BaseException) -> bool:
     return isinstance(error, MessageSizeTooLargeError | RecordListTooLargeError)
 
 
-def plain_producer(servers: Sequence[str]) -> Producer:
+def plain_producer(cluster: Cluster) -> Producer:
     """For acknowledged writes outside transactions, shared by all who append."""
     producer = AIOKafkaProducer(
-        bootstrap_servers=list(servers),
+        **cluster.keywords(),
         acks="all",
         enable_idempotence=True,
         # Smaller than any input topic's limit, which Kafka applies to a batch and not to a record.
@@ -188,10 +189,10 @@ def plain_producer(servers: Sequence[str]) -> Producer:
     return cast("Producer", producer)
 
 
-def lane_producer(servers: Sequence[str], transactional_id: str, transaction_timeout_ms: int) -> Producer:
+def lane_producer(cluster: Cluster, transactional_id: str, transaction_timeout_ms: int) -> Producer:
     """A transactional producer that never asks twice (R1)."""
     producer = AIOKafkaProducer(
-        bootstrap_servers=list(servers),
+        **cluster.keywords(),
         transactional_id=transactional_id,
         transaction_timeout_ms=transaction_timeout_ms,
         max_batch_size=MAX_BATCH_BYTES + BATCH_OVERHEAD_BYTES,
@@ -280,10 +281,10 @@ def drop_batches(vendor: AIOKafkaProducer) -> None:
             future.exception()
 
 
-def consumer(servers: Sequence[str], *, committed: bool) -> Consumer:
+def consumer(cluster: Cluster, *, committed: bool) -> Consumer:
     """For assigned partitions. Without a reset policy: a position outside the log is an error, not a jump."""
     vendor = AIOKafkaConsumer(
-        bootstrap_servers=list(servers),
+        **cluster.keywords(),
         group_id=None,
         enable_auto_commit=False,
         auto_offset_reset="none",
@@ -292,10 +293,10 @@ def consumer(servers: Sequence[str], *, committed: bool) -> Consumer:
     return cast("Consumer", vendor)
 
 
-def member(servers: Sequence[str], group: str, session_timeout_ms: int, heartbeat_ms: int) -> Consumer:
+def member(cluster: Cluster, group: str, session_timeout_ms: int, heartbeat_ms: int) -> Consumer:
     """A dynamic member of a group (a static one sends no LeaveGroup, so its partitions stay unowned)."""
     vendor = AIOKafkaConsumer(
-        bootstrap_servers=list(servers),
+        **cluster.keywords(),
         group_id=group,
         enable_auto_commit=False,
         auto_offset_reset="latest",

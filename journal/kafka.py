@@ -18,6 +18,7 @@ import anyio
 
 from . import _kafka_vendor as vendor
 from ._kafka_admin import Admin
+from ._kafka_connection import Cluster
 from ._kafka_group import HEARTBEAT_MS, KafkaMember
 from ._kafka_lane import KafkaLane, allowed_bytes, claim_lane
 from ._kafka_names import Names
@@ -36,11 +37,11 @@ Opened = TypeVar("Opened", KafkaReader, KafkaMember, KafkaLane)
 class KafkaJournal:
     """See the port's `Journal`. Connections are made when first needed."""
 
-    def __init__(self, servers: Sequence[str], prefix: str, session_timeout_ms: int) -> None:
-        self._servers = list(servers)
+    def __init__(self, cluster: Cluster, prefix: str, session_timeout_ms: int) -> None:
+        self._cluster = cluster
         self._names = Names(prefix)
         self._session_timeout_ms = session_timeout_ms
-        self._admin = Admin(servers)
+        self._admin = Admin(cluster)
         self._producer: vendor.Producer | None = None
         self._askers: dict[bool, vendor.Consumer] = {}
         self._limits: dict[str, int] = {}
@@ -97,12 +98,12 @@ class KafkaJournal:
 
     async def reader(self, positions: Mapping[Place, int | None]) -> KafkaReader:
         reader = await open_reader(
-            self._servers, self._names, positions, self.end_positions, committed=True, check_end=False
+            self._cluster, self._names, positions, self.end_positions, committed=True, check_end=False
         )
         return self._keep(reader)
 
     async def join(self, group: str, topic: str) -> KafkaMember:
-        consumer = vendor.member(self._servers, self._names.full(group), self._session_timeout_ms, HEARTBEAT_MS)
+        consumer = vendor.member(self._cluster, self._names.full(group), self._session_timeout_ms, HEARTBEAT_MS)
         member = KafkaMember(consumer, self._session_timeout_ms)
         try:
             await member.start(self._names.full(topic))
@@ -113,7 +114,7 @@ class KafkaJournal:
 
     async def claim(self, partition: int, inputs: Sequence[str], state: str) -> KafkaLane:
         lane = await claim_lane(
-            self._servers,
+            self._cluster,
             self._names,
             Place(state, partition),
             inputs,
@@ -154,7 +155,7 @@ class KafkaJournal:
         """A consumer that fetches nothing, so that its connection is free for questions."""
         async with self._opening:
             if committed not in self._askers:
-                asker = vendor.consumer(self._servers, committed=committed)
+                asker = vendor.consumer(self._cluster, committed=committed)
                 await start_or_stop(asker)
                 self._askers[committed] = asker
             return self._askers[committed]
@@ -162,7 +163,7 @@ class KafkaJournal:
     async def _plain_producer(self) -> vendor.Producer:
         async with self._opening:
             if self._producer is None:
-                producer = vendor.plain_producer(self._servers)
+                producer = vendor.plain_producer(self._cluster)
                 try:
                     with vendor.asking("connecting"):
                         await producer.start()
@@ -262,6 +263,6 @@ async def open_kafka(url: str) -> KafkaJournal:
         raise BadUrl(f"{url!r} is not of the form kafka://host:port[,host:port]")
     if options or not session_timeout_ms.isdecimal():
         raise BadUrl(f"{url!r}: the options are prefix and session_timeout_ms (a number)")
-    journal = KafkaJournal(servers, prefix, int(session_timeout_ms))
+    journal = KafkaJournal(Cluster(tuple(servers)), prefix, int(session_timeout_ms))
     await journal.open()
     return journal

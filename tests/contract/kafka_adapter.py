@@ -15,6 +15,7 @@ from kafka.running import Broker
 
 from keylane.journal import Journal, LaneSession, Place, TopicSpec
 from keylane.journal._kafka_admin import Admin
+from keylane.journal._kafka_connection import Cluster
 from keylane.journal._kafka_lane import KafkaLane
 
 numbers = itertools.count()
@@ -57,7 +58,7 @@ class KafkaAdapter:
         partitions = await journal.partitions(topic)
         assert partitions is not None
         full = self.prefix + topic
-        found = (await Admin([self._server]).settings([full]))[full]
+        found = (await Admin(Cluster((self._server,))).settings([full]))[full]
         retention_ms = int(found["retention.ms"])
         return TopicSpec(
             topic,

@@ -10,6 +10,7 @@ from aiokafka.admin.config_resource import ConfigResource
 from kafka.conftest import Site
 
 from keylane.journal._kafka_admin import Admin
+from keylane.journal._kafka_connection import Cluster
 from keylane.journal.connect import connect
 from keylane.journal.errors import BadUrl, PositionLost, TopicMismatch
 from keylane.journal.port import Place, Record, TopicSpec
@@ -18,7 +19,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.kafka]
 
 
 async def test_topics_get_the_settings_that_they_were_specified_with(site: Site) -> None:
-    found = await Admin([f"127.0.0.1:{site.broker.port}"]).settings(
+    found = await Admin(Cluster((f"127.0.0.1:{site.broker.port}",))).settings(
         [site.full(topic) for topic in (site.requests, site.events, site.state)]
     )
     assert found[site.full(site.requests)]["cleanup.policy"] == "delete"
