@@ -4,7 +4,7 @@ Shares no code with the router, not even helpers: what judges must not make the 
 is read, `verify` the one function, `report` what it says; each promise has a module of its own.
 """
 
-from .history import Acknowledged, Configured, Effect, Entry, Line
+from .history import Acknowledged, Configured, Effect, Entry, Line, Span
 from .report import Report, Violation
 from .verify import PROMISES, verify
 
@@ -16,6 +16,7 @@ __all__ = [
     "Entry",
     "Line",
     "Report",
+    "Span",
     "Violation",
     "verify",
 ]

@@ -28,9 +28,10 @@ class Acknowledged(Struct, frozen=True, kw_only=True, tag=True):
 class Configured(Struct, frozen=True, kw_only=True, tag=True):
     """What a recorder knows of the routers' configuration, where the records do not say it themselves."""
 
-    session_lapse_ms: int | None = None
     retention_ms: int | None = None
-    partitions: int | None = None
+    """How long outcomes are remembered; where it is not known it is read off the outcomes in `state`."""
+    waiters_per_resource: int | None = None
+    members_per_run: int | None = None
 
 
 class Effect(Struct, frozen=True, kw_only=True, tag=True):
@@ -41,4 +42,13 @@ class Effect(Struct, frozen=True, kw_only=True, tag=True):
     token: int
 
 
-Line = Entry | Acknowledged | Configured | Effect
+class Span(Struct, frozen=True, kw_only=True, tag=True):
+    """A partition of a topic was read from its start to before `end`. Without it, the first record that is seen is
+    taken for the start; so it matters where retention has taken all of them."""
+
+    topic: str
+    partition: int
+    end: int
+
+
+Line = Entry | Acknowledged | Configured | Effect | Span

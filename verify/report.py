@@ -20,6 +20,9 @@ class Report(Struct, kw_only=True):
     """A judgement. Without violations and with nothing undecided, every promise that was asked for was kept."""
 
     violations: list[Violation] = field(default_factory=list)
+    """By promise. Of many of one promise only the first are told."""
+    found: dict[int, int] = field(default_factory=dict)
+    """How many violations there are, by promise, also of those that are not told."""
     undecided: dict[int, str] = field(default_factory=dict)
     """By promise: what could not be decided, and why."""
     open: dict[str, int] = field(default_factory=dict)

@@ -1,0 +1,122 @@
+"""Promises 10, 12 and 13: cycles that deadlocks name, bounds as far as records show them, and coming to rest."""
+
+from __future__ import annotations
+
+from keylane.schemas import topics
+from keylane.schemas.codec import Undecodable, decode_wait
+from keylane.schemas.events import Coalesced, Ended, Queued, Refused
+from keylane.schemas.waits import WaitEdge
+
+from .findings import Findings
+from .history import Configured, Entry
+from .lane import Handlers, Lane
+
+WAITERS_PER_RESOURCE = 1_000
+MEMBERS_PER_RUN = 256
+"""What a lane holds at most where nothing else is configured (design section 4, bounds)."""
+INPUTS = (topics.REQUESTS, topics.RESULTS)
+
+
+class Bounds:
+    """Follows how long queues and runs get in one lane."""
+
+    def __init__(self, lane: Lane) -> None:
+        self.lane = lane
+        self.fold = lane.fold
+        self.waiters = (0, "", -1)
+        self.members = (0, "", -1)
+        """The longest queue, the most requests of a run: how many, of what, and the event that shows it."""
+        self.handlers: Handlers = {Queued: self.on_queued, Coalesced: self.on_joined, Ended: self.on_joined}
+
+    def on_queued(self, event: Queued, at: int) -> None:
+        if not event.repeat:
+            waiters = len(self.fold.waiting.get(event.owner, ())) + 1
+            if waiters > self.waiters[0]:
+                self.waiters = (waiters, event.owner, at)
+
+    def on_joined(self, event: Coalesced | Ended, at: int) -> None:
+        run = self.fold.runs.get(event.run)
+        if run is None or event.repeat or (isinstance(event, Ended) and not event.coalesced):
+            return
+        if run.requests + 1 > self.members[0]:
+            self.members = (run.requests + 1, event.run, at)
+
+    # -- when all has been read ---------------------------------------------------------------------------------
+
+    def close(self, configured: Configured) -> None:
+        """Judge promise 12. A run that was held waits again whatever the bound, so one waiter more is right."""
+        for what, (count, of, at), bound, usual in (
+            ("runs wait for", self.waiters, configured.waiters_per_resource, WAITERS_PER_RESOURCE),
+            ("requests are merged in", self.members, configured.members_per_run, MEMBERS_PER_RUN),
+        ):
+            slack = 1 if usual == WAITERS_PER_RESOURCE else 0
+            if count <= (usual if bound is None else bound) + slack:
+                continue
+            if bound is None:
+                why = f"{count} {what} one, more than {usual}, and what is configured is not on record"
+                self.lane.findings.undecided(12, why)
+            else:
+                self.lane.violation(12, f"{count} {what} {of}, and {bound} may", self.lane.event(at))
+
+    def rest(self, drained: bool) -> None:
+        """Judge promise 13 where everything should have come to rest; else say what is open."""
+        lane, fold = self.lane, self.fold
+        for run in fold.runs.values():
+            if run.state == "Done":
+                continue
+            state = "held" if run.state == "Held" else "waiting"
+            lane.findings.open(f"runs {state}", 0 if drained else 1)
+            lane.findings.open("requests without their end", 0 if drained else len(run.members))
+            if drained:
+                message = f"{run.id} is still {state}, and so {', '.join(run.members)} has no end"
+                lane.violation(13, message, lane.event(run.accepted_at), lane.event(run.changed_at))
+        positions = lane.owns[-1][1].positions if lane.owns else {}
+        for topic, records in ((topics.REQUESTS, lane.asked), (topics.RESULTS, lane.reported)):
+            position = positions.get(topic, 0)
+            left = [record.offset for record in records if record.offset >= position] if lane.owns or drained else []
+            lane.findings.open(f"{topic} not applied", 0 if drained else len(left))
+            if drained and left and topic == topics.REQUESTS:
+                lane.violation(13, f"{len(left)} {topic} were never applied", lane.place(topic, left[0]))
+
+
+def judge_sizes(findings: Findings, entry: Entry) -> None:
+    """Promise 12: topics take records of a bounded size."""
+    size = len(entry.value or b"")
+    bound = topics.REQUEST_BYTES_MAX if entry.topic in INPUTS else topics.OUTPUT_BYTES_MAX
+    if size > bound + 4_096:
+        place = f"{entry.topic}/{entry.partition}/{entry.offset}"
+        findings.violation(12, entry.partition, f"a record of {size} bytes, and {bound} may", place)
+
+
+class Cycles:
+    """Promise 10: each deadlock that was told names a cycle of waits that there were.
+
+    `waits` is compacted, and which of its positions a lane had read is not on record. So an edge that is not there
+    proves nothing; a path that is no cycle does.
+    """
+
+    def __init__(self, findings: Findings) -> None:
+        self.findings = findings
+        self.edges: set[tuple[str, str, str]] = set()
+        self.told: list[tuple[Refused, Lane, int]] = []
+
+    def take(self, entry: Entry) -> None:
+        """A record of `waits`."""
+        record = None if entry.value is None else decode_wait(entry.value)
+        if isinstance(record, Undecodable):
+            self.findings.undecided(10, "records of waits cannot be read by this keylane")
+        elif isinstance(record, WaitEdge):
+            self.edges.add((record.waiter, record.resource, record.holder))
+
+    def close(self) -> None:
+        """Judge when all has been read."""
+        for event, lane, at in self.told:
+            path = event.cycle
+            if len(path) < 4 or len(path) % 2:
+                message = f"{event.request} was refused as a deadlock by a path that is no cycle: {' → '.join(path)}"
+                lane.violation(10, message, lane.event(at))
+                continue
+            steps = [(path[i], path[i + 1], path[(i + 2) % len(path)]) for i in range(0, len(path), 2)]
+            # The edge that closes it is not added to `waits`: that is the refusal.
+            if sum(step not in self.edges for step in steps) > 1:
+                self.findings.undecided(10, "edges of a cycle are not in waits any more")
