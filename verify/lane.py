@@ -23,7 +23,7 @@ from keylane.schemas.conflicts import ConflictArtifact
 from keylane.schemas.items import ItemRecord, SessionOpened, WorkItem
 from keylane.schemas.requests import Cancellation, LockRequest, WorkRequest
 from keylane.schemas.results import Completed, Failed, Progress, WorkerHeartbeat, WorkerLeft
-from keylane.schemas.state import LaneRecord, Member, RefusedRequest, Run, StateRecord, WorkerSession
+from keylane.schemas.state import LANE_KEY, LaneRecord, Member, RefusedRequest, Run, StateRecord, WorkerSession
 
 from .findings import Findings
 from .fold import Fold
@@ -74,7 +74,8 @@ class Lane:
         self.owns: list[tuple[int, LaneRecord]] = []
         """The lane's own records that are left, with their offsets."""
         self.state: dict[bytes, tuple[int, StateRecord]] = {}
-        """The newest of each key; none of a tombstone."""
+        """The newest of each key, once it is loaded; none of a tombstone."""
+        self._newest: dict[bytes, tuple[int, bytes | None]] = {}
         self.unreadable: dict[str, int] = {}
 
     def place(self, topic: str, offset: int) -> str:
@@ -161,17 +162,24 @@ class Lane:
             self.letters.append((entry.offset, record.event_seq, record.topic, record.offset))
 
     def _take_state(self, entry: Entry) -> None:
-        key = entry.key or b""
-        if entry.value is None:
-            self.state.pop(key, None)
+        if entry.key != LANE_KEY:
+            self._newest[entry.key or b""] = (entry.offset, entry.value)
             return
         record = decode_state(entry.value)
-        if isinstance(record, Undecodable):
-            self._cannot_read(entry)
-        elif isinstance(record, LaneRecord):
+        if isinstance(record, LaneRecord):
             self.owns.append((entry.offset, record))
-        elif isinstance(record, Run | Member | RefusedRequest | WorkerSession):
-            self.state[key] = (entry.offset, record)
+        else:
+            self._cannot_read(entry)
+
+    def load(self) -> None:
+        """Decode what is left of state: the newest of each key, so that each key is decoded once."""
+        for key, (offset, value) in self._newest.items():
+            record = None if value is None else decode_state(value)
+            if isinstance(record, Undecodable):
+                self.unreadable[topics.STATE] = self.unreadable.get(topics.STATE, 0) + 1
+            elif isinstance(record, Run | Member | RefusedRequest | WorkerSession):
+                self.state[key] = (offset, record)
+        self._newest.clear()
 
     # -- what several rules ask when all has been read --------------------------------------------------------
 

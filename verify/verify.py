@@ -167,6 +167,8 @@ class _History:
     def close(self, drained: bool) -> Report:
         """Judge what could only be judged when all had been read."""
         judges = [self.judges[partition] for partition in sorted(self.judges)]
+        for judge in judges:
+            judge.lane.load()
         retention_ms = self.configured.retention_ms
         if retention_ms is None:
             retention_ms = retention_of([judge.lane for judge in judges])

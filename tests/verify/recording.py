@@ -16,7 +16,7 @@ from keylane.journal.memory import MemoryJournal
 from keylane.router.core.policy import Policy
 from keylane.router.core.records import Output
 from keylane.schemas import topics
-from keylane.schemas.codec import Undecodable, encode
+from keylane.schemas.codec import Undecodable, decode_request, decode_result, encode
 from keylane.schemas.requests import Request
 from keylane.schemas.results import Result
 from keylane.verify import Entry, Report, verify
@@ -41,7 +41,9 @@ class Recorder(Bench):
         value = b"{" if isinstance(record, Undecodable) else encode(record)
         self.offset = self._note(topic, b"k", value) - 1  # the bench counts it up
         self.positions[topic] = self.offset + 2
-        return super().feed(record, topic, **place)
+        # Read as a router reads it: the bench's own reports can name no token at all.
+        read = (decode_request if topic == topics.REQUESTS else decode_result)(value)
+        return super().feed(read, topic, **place)
 
     def commit(self) -> list[Output]:
         lane = self.lane
