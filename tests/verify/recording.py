@@ -90,7 +90,7 @@ def value_of(entry: Entry) -> dict[str, Any]:
     return found
 
 
-def find(entries: Sequence[Entry], kind: str, nth: int = 0, **fields: Any) -> int:
+def find(entries: Sequence[Entry], kind: str, nth: int = 0, /, **fields: Any) -> int:
     """The index of the nth record of a type with these fields."""
     found = []
     for index, entry in enumerate(entries):
@@ -101,7 +101,7 @@ def find(entries: Sequence[Entry], kind: str, nth: int = 0, **fields: Any) -> in
     return found[nth]
 
 
-def changed(entries: Sequence[Entry], index: int, **fields: Any) -> list[Entry]:
+def changed(entries: Sequence[Entry], index: int, /, **fields: Any) -> list[Entry]:
     """The same with other values in one record; None takes a field away."""
     value = value_of(entries[index]) | fields
     value = {name: each for name, each in value.items() if each is not None}
