@@ -9,6 +9,7 @@ WAL with `synchronous=FULL`: `NORMAL` is eight times as fast but can lose acknow
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import time
@@ -32,6 +33,8 @@ BUSY_TIMEOUT_S = 10.0
 WAL_PAGES = 2_000
 """When a commit copies the WAL back into the file: 8 MB. A larger one makes single commits wait longer."""
 WAL_BYTES_KEPT = 64 * 1024 * 1024
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""No room left: on the disk, in a quota, under a limit on file sizes. SQLite calls the last two "disk I/O error"."""
 
 
 class OutcomeUnknown(Unavailable):
@@ -43,8 +46,11 @@ class Database:
 
     def __init__(self, path: Path, *, durable: bool = True) -> None:
         self.path = path
-        with self._mapped():
+        try:
             self._connection = apsw.Connection(str(path))
+        except apsw.Error as error:
+            raise Unavailable(f"{path}: {error}") from error
+        with self._mapped():
             # Only for opening, recovery and reads: a writer waits in `_begin`.
             self._connection.set_busy_timeout(int(BUSY_TIMEOUT_S * 1000))
             self._pragma("journal_mode", "wal")
@@ -97,7 +103,7 @@ class Database:
             self.commit()
         except apsw.Error as error:
             self._roll_back()
-            raise OutcomeUnknown(f"{self.path}: the commit failed: {error}") from error
+            raise OutcomeUnknown(f"{self.path}: the commit failed: {self._said(error)}") from error
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
@@ -184,7 +190,13 @@ class Database:
         except apsw.ConnectionClosedError as error:
             raise Unavailable(f"{self.path}: this journal was closed") from error
         except apsw.Error as error:
-            raise Unavailable(f"{self.path}: {error}") from error
+            raise Unavailable(f"{self.path}: {self._said(error)}") from error
+
+    def _said(self, error: apsw.Error) -> str:
+        is_full = isinstance(error, apsw.IOError) and self._connection.system_errno in FULL
+        if is_full or isinstance(error, apsw.FullError):
+            return f"the disk is full, make room ({error})"
+        return str(error)
 
 
 def prepare_file(name: str) -> Path:

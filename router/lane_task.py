@@ -48,6 +48,8 @@ class LaneTask:
         """Why it stopped for good, until an operator has looked."""
         self.turning = False
         """Loaded, and taking turns."""
+        self.trouble: str | None = None
+        """What the journal said when the lane was last dropped for it."""
         self.meter = meter
         self.finished = anyio.Event()
         self._journal = journal
@@ -99,13 +101,13 @@ class LaneTask:
             reason = "culprit"
             return self._blame(culprit)
         except LaneLost as error:
-            reason = "lost"
+            reason, self.trouble = "lost", str(error)
             log.warning("lane %d lost: %s", self.partition, error, extra={"partition": self.partition})
             await self._confirm()
         except PositionLost:
             raise
         except JournalError as error:
-            reason = "unavailable"
+            reason, self.trouble = "unavailable", str(error)
             log.warning("lane %d: journal unavailable: %s", self.partition, error, extra={"partition": self.partition})
             return False
         except Halted:

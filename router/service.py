@@ -151,7 +151,7 @@ class Router:
             if lane.halted is not None:
                 why.append(f"lane {partition} halted: {lane.halted}")
             elif not lane.turning:
-                why.append(f"lane {partition} is loading")
+                why.append(f"lane {partition} is loading{f' again: {lane.trouble}' if lane.trouble else ''}")
         return why
 
     async def leave(self) -> None:
