@@ -176,6 +176,13 @@ def is_too_large(error: BaseException) -> bool:
     return isinstance(error, MessageSizeTooLargeError | RecordListTooLargeError)
 
 
+class PendingBatches(set[Batch]):
+    """aiokafka's set of what is being sent, from which it removes a batch twice that fails while it waits to be sent
+    again: an exception in a callback, which the event loop reports."""
+
+    remove = set.discard
+
+
 def plain_producer(cluster: Cluster) -> Producer:
     """For acknowledged writes outside transactions, shared by all who append."""
     producer = AIOKafkaProducer(
@@ -186,6 +193,7 @@ def plain_producer(cluster: Cluster) -> Producer:
         max_batch_size=PLAIN_BATCH_BYTES,
         max_request_size=64 * MAX_BATCH_BYTES,
     )
+    producer._message_accumulator._pending_batches = PendingBatches()
     return cast("Producer", producer)
 
 
@@ -198,6 +206,7 @@ def lane_producer(cluster: Cluster, transactional_id: str, transaction_timeout_m
         max_batch_size=MAX_BATCH_BYTES + BATCH_OVERHEAD_BYTES,
         retry_backoff_ms=50,
     )
+    producer._message_accumulator._pending_batches = PendingBatches()
     ask_once(producer)
     return cast("Producer", producer)
 
