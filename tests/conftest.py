@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from faults.disks import can_mount
 from hypothesis import settings
 from kafka.running import Broker, free_ports, shared_broker
 
@@ -11,6 +12,11 @@ from kafka.running import Broker, free_ports, shared_broker
 settings.register_profile("ci", derandomize=True, deadline=None)
 if os.environ.get("CI"):
     settings.load_profile("ci")
+
+
+def pytest_report_header() -> list[str]:
+    """What this machine does not let the tests do: it must not go unseen."""
+    return [] if can_mount() else ["faults: nothing may be mounted here: disks get full by limits on file sizes alone"]
 
 
 @pytest.fixture

@@ -11,12 +11,20 @@ from pathlib import Path
 
 START_S = 30.0
 STOP_S = 20.0
+PROGRAM = ("-m", "keylane.cli")
 
 
 def keylane(*arguments: str, url: str, cwd: Path, check: bool = True, input: bytes = b"") -> bytes:
     """Run a command to its end; returns its standard output."""
-    done = subprocess.run(
-        [sys.executable, "-m", "keylane.cli", *arguments],
+    done = ended(*arguments, url=url, cwd=cwd, input=input)
+    assert not check or done.returncode == 0, done.stderr.decode()
+    return done.stdout
+
+
+def ended(*arguments: str, url: str, cwd: Path, input: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    """Run a command to its end, whatever that is."""
+    return subprocess.run(
+        [sys.executable, *PROGRAM, *arguments],
         cwd=cwd,
         env=os.environ | {"KEYLANE_URL": url},
         input=input,
@@ -24,17 +32,20 @@ def keylane(*arguments: str, url: str, cwd: Path, check: bool = True, input: byt
         timeout=120,
         check=False,
     )
-    assert not check or done.returncode == 0, done.stderr.decode()
-    return done.stdout
 
 
 @contextmanager
-def running(*arguments: str, url: str, cwd: Path, says: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that has said `says` on its output; stopped gently at the end, and killed if that does not help."""
+def running(
+    *arguments: str, url: str, cwd: Path, says: str, program: Sequence[str] = PROGRAM
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that has said `says` on its output; stopped gently at the end, and killed if that does not help.
+
+    `program` is what Python is to run, if not the command line as it is.
+    """
     log = cwd / f"{'-'.join(arguments[:3]).replace('/', '_').replace(':', '_')}-{time.monotonic_ns()}.log"
     with log.open("wb") as out:
         process = subprocess.Popen(
-            [sys.executable, "-m", "keylane.cli", *arguments],
+            [sys.executable, *program, *arguments],
             cwd=cwd,
             env=os.environ | {"KEYLANE_URL": url, "PYTHONUNBUFFERED": "1"},
             stdin=subprocess.DEVNULL,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from subprocess import Popen
@@ -16,7 +17,7 @@ from typing import Any
 
 import anyio
 from e2e.history import assert_promises, endings, read_events
-from e2e.processes import running
+from e2e.processes import PROGRAM, running
 
 import keylane
 from keylane.journal import connect
@@ -68,7 +69,7 @@ class Fleet:
 
     def __init__(self, url: str, folder: Path, stack: ExitStack) -> None:
         self.url = url
-        self._folder = folder
+        self.folder = folder
         self._stack = stack
         self.sink = folder / "sink"
         self.sink.mkdir()
@@ -77,16 +78,16 @@ class Fleet:
         os.environ["SINK"] = str(self.sink)
         stack.callback(os.environ.pop, "SINK")
 
-    async def router(self) -> Popen[bytes]:
+    async def router(self, *flags: str, program: Sequence[str] = PROGRAM) -> Popen[bytes]:
         """One that has taken up what the group gave it."""
-        return await self._start("router", "--output", "json", says='"pid"')
+        return await self._start("router", "--output", "json", *flags, says='"pid"', program=program)
 
     async def worker(self) -> Popen[bytes]:
         """One that has begun; its sessions open when its lanes answer."""
         return await self._start("worker", "run", "fleet_worker:worker", says="")
 
-    async def _start(self, *words: str, says: str) -> Popen[bytes]:
-        context = running(*words, url=self.url, cwd=self._folder, says=says)
+    async def _start(self, *words: str, says: str, program: Sequence[str] = PROGRAM) -> Popen[bytes]:
+        context = running(*words, url=self.url, cwd=self.folder, says=says, program=program)
         return await anyio.to_thread.run_sync(self._stack.enter_context, context)
 
     async def claims(self) -> int:

@@ -17,6 +17,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.timeout(300)]
 SEED = 4
 PAUSE_S = 5.0
 """Above the group's session, the worker's session and the lease."""
+DOWN_S = 60.0
 
 
 async def test_kills_and_pauses_at_random_moments(journal_url: str, tmp_path: Path) -> None:
@@ -79,7 +80,6 @@ async def test_a_graceful_rolling_restart_spends_no_attempt(journal_url: str, tm
 
 async def test_all_routers_are_down_and_two_start_at_once(journal_url: str, tmp_path: Path) -> None:
     """Time without a router lengthens leases: whoever holds goes on holding, and what came meanwhile is done."""
-    down_s = 60.0 if journal_url.startswith("sqlite") else 15.0
     with ExitStack() as stack:
         fleet = Fleet(journal_url, tmp_path, stack)
         routers = [await fleet.router() for _ in range(2)]
@@ -91,7 +91,7 @@ async def test_all_routers_are_down_and_two_start_at_once(journal_url: str, tmp_
             for router in routers:
                 router.send_signal(signal.SIGKILL)
                 router.wait()
-            await anyio.sleep(down_s)
+            await anyio.sleep(DOWN_S)
             async with anyio.create_task_group() as starting:
                 starting.start_soon(fleet.router)
                 starting.start_soon(fleet.router)

@@ -73,6 +73,17 @@ def shared_broker(shared: Path) -> Iterator[Broker]:
 
 
 @contextmanager
+def own_broker(folder: Path) -> Iterator[Broker]:
+    """A running broker that nobody else has, to be ended, paused and started again (`tool`) by who asked for it."""
+    broker = Broker(*free_ports(3), str(folder / "kafka-broker"))
+    tool("up", broker)
+    try:
+        yield broker
+    finally:
+        tool("down", broker)
+
+
+@contextmanager
 def locked_file(path: str | Path) -> Iterator[None]:
     with Path(path).open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
