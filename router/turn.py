@@ -101,7 +101,7 @@ def decode_culprit(stored: Stored, reason: str) -> Arrived:
         arrived = decode(stored)
     except Exception:
         arrived = Arrived(record=Undecodable(reason, None, None), topic=stored.topic, offset=stored.offset)
-    return arrived._replace(excerpt=excerpt(stored.value))
+    return replace(arrived, excerpt=excerpt(stored.value))
 
 
 class LaneTurns:

@@ -176,7 +176,7 @@ StateRecord = LaneRecord | Run | Member | RefusedRequest | KeptCancellation | Un
 
 
 # By type, not a match statement: this is asked for every record that a lane changes.
-_KEYS: dict[type, tuple[bytes, Callable[[Any], str]]] = {
+KEYS: dict[type, tuple[bytes, Callable[[Any], str]]] = {
     Run: (b"run/", attrgetter("id")),
     Member: (b"member/", attrgetter("id")),
     WorkerSession: (b"session/", attrgetter("id")),
@@ -186,9 +186,10 @@ _KEYS: dict[type, tuple[bytes, Callable[[Any], str]]] = {
     UnservedAction: (b"unserved/", attrgetter("action")),
     LaneRecord: (LANE_KEY, lambda _: ""),
 }
+"""By type: what a record's key begins with, and the name that follows."""
 
 
 def state_key(record: StateRecord) -> bytes:
     """The key under which `record` lies in the topic."""
-    prefix, name = _KEYS[type(record)]
+    prefix, name = KEYS[type(record)]
     return prefix + name(record).encode()

@@ -10,8 +10,9 @@ from msgspec.structs import replace
 
 from keylane.router.core.describe import about, parties_of, party_of
 from keylane.router.core.endings import end
-from keylane.router.core.lane import Lane, due_ms
+from keylane.router.core.lane import Lane
 from keylane.router.core.records import Arrived, Now
+from keylane.router.core.standing import due_ms
 from keylane.router.core.transitions import ripen
 from keylane.schemas.events import Granted
 from keylane.schemas.items import WorkItem

@@ -15,12 +15,14 @@ from msgspec.structs import replace
 from keylane.router.core.policy import Policy
 from keylane.router.core.projections import conflict, dead_letter
 from keylane.router.core.records import Forward, Gone, Halted, Now, Output
+from keylane.router.core.standing import carried_bytes, due_ms, is_joinable, likeness, offer, seat, stands
 from keylane.router.core.timers import Timers
 from keylane.schemas import topics
 from keylane.schemas.base import Schema
 from keylane.schemas.events import AnyEvent
 from keylane.schemas.items import Notice, SessionOpened, WorkItem
 from keylane.schemas.state import (
+    KEYS,
     LANE_KEY,
     KeptCancellation,
     LaneRecord,
@@ -31,7 +33,6 @@ from keylane.schemas.state import (
     StateRecord,
     UnservedAction,
     WorkerSession,
-    state_key,
 )
 
 TOKEN_MAX = 2**52
@@ -55,11 +56,6 @@ def _remove(lists: dict[K, list[Any]], key: K, entry: Any) -> None:
     del entries[place]
     if not entries:
         del lists[key]
-
-
-def likeness(run: Run) -> tuple[str, str, str]:
-    """What equal requests have in common (design section 4, arrival rule 4)."""
-    return (run.resource, run.action, run.digest)
 
 
 class Lane:
@@ -115,28 +111,42 @@ class Lane:
         if isinstance(record, LaneRecord):
             self.own = record
             self.changed[LANE_KEY] = record
-            return
-        new = None if isinstance(record, Gone) else record
-        key = record.key if isinstance(record, Gone) else state_key(record)
-        kind, _, id = key.decode().partition("/")
-        _PUT[kind](self, id, new)
-        self.changed[key] = new
-
-    def _put_run(self, id: str, new: Run | None) -> None:
-        old = self.runs.pop(id, None)
-        self.carried_bytes += carried_bytes(new) - carried_bytes(old)
-        if old is not None and new is not None and _stands(old) == _stands(new):
-            self.runs[id] = new
+        elif isinstance(record, Gone):
+            kind, _, id = record.key.decode().partition("/")
+            _FORGET[kind](self, record.key, id, None)
+            self.changed[record.key] = None
         else:
+            prefix, name = KEYS[type(record)]
+            id = name(record)
+            key = prefix + id.encode()
+            _PUT[type(record)](self, key, id, record)
+            self.changed[key] = record
+
+    def _put_run(self, key: bytes, id: str, new: Run | None) -> None:
+        old = self.runs.get(id)
+        if new is not None:
+            self.runs[id] = new
+        elif old is not None:
+            del self.runs[id]
+        self._carry(old, new)
+        run = old if new is None else new
+        # A run keeps its owner and its likeness: how it stands is what moves it in the indexes.
+        if run is not None and (old is None or new is None or stands(old) != stands(new)):
             if old is not None:
                 self._unplace(old)
             if new is not None:
-                self.runs[id] = new
                 self._place(new)
-            for run in (old, new):
-                if run is not None:
-                    self._rehead(run.owner)
-        self._retime(id)
+            if is_joinable(old) != is_joinable(new):
+                (_add if is_joinable(new) else _remove)(self.equal, likeness(run), (run.order, id))
+            self._rehead(run.owner)
+        self._retime(key, old, new)
+
+    def _carry(self, old: Run | None, new: Run | None) -> None:
+        """Keep `carried_bytes`. Most changes of a run leave what it carries as it is."""
+        if old is not None and new is not None:
+            if old.payload is new.payload and old.result is new.result and old.checkpoint is new.checkpoint:
+                return
+        self.carried_bytes += carried_bytes(new) - carried_bytes(old)
 
     def _place(self, run: Run) -> None:
         entry = (run.order, run.id)
@@ -148,8 +158,6 @@ class Lane:
             assert run.owner not in self.held, "one live grant per owning key"
             self.held[run.owner] = run.id
             _add(self.held_by, run.session, entry)
-        if run.state != "Done" or run.status == "completed":
-            _add(self.equal, likeness(run), entry)
 
     def _unplace(self, run: Run) -> None:
         entry = (run.order, run.id)
@@ -165,8 +173,6 @@ class Lane:
             del self.held[run.owner]
             _remove(self.held_by, run.session, entry)
             self.freed[run.session] = None
-        if run.state != "Done" or run.status == "completed":
-            _remove(self.equal, likeness(run), entry)
 
     def _rehead(self, owner: str) -> None:
         """Find the owning key's first ready run again: none while it is held."""
@@ -192,32 +198,37 @@ class Lane:
         unserved = self.unserved.get(action)
         return unserved is not None and unserved.aside
 
-    def _retime(self, id: str) -> None:
-        key = b"run/" + id.encode()
-        run = self.runs.get(id)
-        decides = forgets = None
-        self.waiting.set(key, run.accepted_ms if run is not None and run.state == "Waiting" else None)
-        if run is not None:
-            if run.state == "Done":
-                forgets = run.forget_ms
+    def _retime(self, key: bytes, old: Run | None, new: Run | None) -> None:
+        if old is not None and (new is None or new.state != old.state):
+            self._forget_times(key, old)
+        if new is not None:
+            if new.state == "Done":
+                self.outcomes.set(key, new.forget_ms)
             else:
-                deadlines = self.deadlines_of.get(id)
-                decides = due_ms(run, deadlines[0][0] if deadlines else None)
-        self.deciding.set(key, decides)
-        self.outcomes.set(key, forgets)
+                deadlines = self.deadlines_of.get(new.id)
+                self.deciding.set(key, due_ms(new, deadlines[0][0] if deadlines else None))
+                if new.state == "Waiting":
+                    self.waiting.set(key, new.accepted_ms)
 
-    def _put_member(self, id: str, new: Member | None) -> None:
+    def _forget_times(self, key: bytes, old: Run) -> None:
+        (self.outcomes if old.state == "Done" else self.deciding).set(key, None)
+        if old.state == "Waiting":
+            self.waiting.set(key, None)
+
+    def _put_member(self, key: bytes, id: str, new: Member | None) -> None:
         old = self.members.pop(id, None)
         for member, change in ((old, _remove), (new, _add)):
             if member is not None:
                 change(self.members_of, member.run, (member.order, id))
                 if member.deadline_ms is not None and member.left is None:
                     change(self.deadlines_of, member.run, (member.deadline_ms, id))
-                    self._retime(member.run)
+                    run = self.runs.get(member.run)  # at a load it may come after its requests
+                    if run is not None:
+                        self._retime(b"run/" + run.id.encode(), run, run)
         if new is not None:
             self.members[id] = new
 
-    def _put_refused(self, id: str, new: RefusedRequest | None) -> None:
+    def _put_refused(self, key: bytes, id: str, new: RefusedRequest | None) -> None:
         old = self.refused.pop(id, None)
         if old is not None:
             place = bisect_left(self.refused_order, (old.order, id))
@@ -226,55 +237,59 @@ class Lane:
             self.refused[id] = new
             insort(self.refused_order, (new.order, id))
 
-    def _put_kept(self, id: str, new: KeptCancellation | None) -> None:
+    def _put_kept(self, key: bytes, id: str, new: KeptCancellation | None) -> None:
         self.kept.pop(id, None)
         if new is not None:
             self.kept[id] = new
-        self.idle.set(b"cancelled/" + id.encode(), None if new is None else new.forget_ms)
+        self.idle.set(key, None if new is None else new.forget_ms)
 
-    def _put_unserved(self, action: str, new: UnservedAction | None) -> None:
+    def _put_unserved(self, key: bytes, action: str, new: UnservedAction | None) -> None:
         self.unserved.pop(action, None)
         if new is not None:
             self.unserved[action] = new
-        key = b"unserved/" + action.encode()
         steps_aside = None if new is None or new.aside else new.since_ms + self.policy.unserved_after_ms
         self.deciding.set(key, steps_aside)
         self.idle.set(key, None if new is None else new.since_ms + self.policy.retention_ms)
         for owner in sorted(self.waiting_owners.get(action, ())):
             self._rehead(owner)
 
-    def _put_session(self, id: str, new: WorkerSession | None) -> None:
+    def _put_session(self, key: bytes, id: str, new: WorkerSession | None) -> None:
         old = self.sessions.pop(id, None)
-        if old is not None and (new is None or _seat(old) != _seat(new)):
-            _remove(self.groups, (old.pool, old.actions), _seat(old))
-            if (old.pool, old.actions) not in self.groups:
-                for action in old.actions:
-                    _remove(self.serving, (old.pool, action), (old.pool, old.actions))
         if new is not None:
             self.sessions[id] = new
-            group = (new.pool, new.actions)
-            if group not in self.groups:
-                for action in new.actions:
-                    _add(self.serving, (new.pool, action), group)
-            if old is None or _seat(old) != _seat(new):
-                _add(self.groups, group, _seat(new))
-        self.deciding.set(b"session/" + id.encode(), None if new is None else new.lapses_ms)
+            if old is not None and offer(old) == offer(new):
+                return  # as where one more item was sent to it
+        if old is None or new is None or seat(old) != seat(new):
+            self._reseat(old, new)
+        self.deciding.set(key, None if new is None else new.lapses_ms)
         for session in (old, new):
             if session is not None and (session.pool, session.actions) in self.groups:
                 self.freed[self.groups[session.pool, session.actions][-1][2]] = None
 
-    def _put_resource(self, key: str, new: Resource | None) -> None:
-        self.resources.pop(key, None)
+    def _reseat(self, old: WorkerSession | None, new: WorkerSession | None) -> None:
+        if old is not None:
+            group = (old.pool, old.actions)
+            _remove(self.groups, group, seat(old))
+            for action in old.actions if group not in self.groups else ():
+                _remove(self.serving, (old.pool, action), group)
         if new is not None:
-            self.resources[key] = new
-        self.resting.set(b"resource/" + key.encode(), None if new is None else new.forget_ms)
+            group = (new.pool, new.actions)
+            for action in new.actions if group not in self.groups else ():
+                _add(self.serving, (new.pool, action), group)
+            _add(self.groups, group, seat(new))
+
+    def _put_resource(self, key: bytes, name: str, new: Resource | None) -> None:
+        self.resources.pop(name, None)
+        if new is not None:
+            self.resources[name] = new
+        self.resting.set(key, None if new is None else new.forget_ms)
 
     # -- what a turn writes -------------------------------------------------------------------------------
 
     def emit(self, kind: type[AnyEvent], now: Now, traceparent: str | None = None, /, **fields: Any) -> int:
         """Say one decision: the event, and whatever is projected from it. Returns its sequence number."""
         seq = self.own.seq + 1
-        self.put(replace(self.own, seq=seq))
+        self.own = replace(self.own, seq=seq)  # derives nothing, and every turn that writes writes it
         event = kind(seq=seq, clock_ms=now.clock_ms, time=now.time, input=self.input, **fields)
         id = f"{self.partition}-{seq}"
         key = fields.get("owner") or fields.get("resource") or ""
@@ -314,7 +329,7 @@ class Lane:
             raise Halted(
                 f"lane {self.partition}: the token counter is beyond 2^52; was a clock or floor set far ahead?"
             )
-        self.put(replace(self.own, token=token))
+        self.own = replace(self.own, token=token)
         return token
 
     # -- what the rules ask -------------------------------------------------------------------------------
@@ -347,38 +362,14 @@ class Lane:
         return (self.policy.of(action).pool, action) in self.serving
 
 
-def carried_bytes(run: Run | None) -> int:
-    """What agents wrote that the run carries: payload, checkpoint and result."""
-    if run is None:
-        return 0
-    carried = len(memoryview(run.payload)) + len(memoryview(run.result))
-    saved = run.checkpoint
-    return carried if saved is None else carried + len(memoryview(saved.data)) + len(memoryview(saved.evidence))
-
-
-def due_ms(run: Run, deadline_ms: int | None) -> int | None:
-    """When a run that is not done decides by itself. `deadline_ms`: the earliest of its requesters', while not held."""
-    if run.state == "Held":
-        return run.lease_until_ms
-    times = (run.ready_ms, run.expires_ms, deadline_ms)
-    return min((time for time in times if time is not None), default=None)
-
-
-def _stands(run: Run) -> tuple[object, ...]:
-    """What a run's place in the indexes depends on."""
-    return (run.state, run.session, run.status, run.ready_ms)
-
-
-def _seat(session: WorkerSession) -> tuple[int, int, str]:
-    return (session.generation, session.order, session.id)
-
-
-_PUT: dict[str, Callable[[Lane, str, Any], None]] = {
-    "run": Lane._put_run,
-    "member": Lane._put_member,
-    "refused": Lane._put_refused,
-    "cancelled": Lane._put_kept,
-    "unserved": Lane._put_unserved,
-    "session": Lane._put_session,
-    "resource": Lane._put_resource,
+_PUT: dict[type, Callable[[Lane, bytes, str, Any], None]] = {
+    Run: Lane._put_run,
+    Member: Lane._put_member,
+    RefusedRequest: Lane._put_refused,
+    KeptCancellation: Lane._put_kept,
+    UnservedAction: Lane._put_unserved,
+    WorkerSession: Lane._put_session,
+    Resource: Lane._put_resource,
 }
+_FORGET = {KEYS[kind][0].decode().rstrip("/"): change for kind, change in _PUT.items()}
+"""The same by what the record's key begins with, which is all that is known of one that is to be forgotten."""

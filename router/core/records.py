@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from msgspec import Struct
+
 from keylane.schemas.base import Schema
 from keylane.schemas.codec import Undecodable
 from keylane.schemas.requests import Request
@@ -17,7 +19,8 @@ class Now(NamedTuple):
     time: str
 
 
-class Arrived(NamedTuple):
+# Structs of msgspec where there is one or more a request: they are made in a quarter of a named tuple's time.
+class Arrived(Struct, frozen=True, gc=False):
     """One record read from an input, decoded, with its place and what its sender asked to have carried along."""
 
     record: Request | Result | Undecodable
@@ -55,7 +58,7 @@ class Gone(NamedTuple):
     key: bytes
 
 
-class Output(NamedTuple):
+class Output(Struct, frozen=True, gc=False):
     """A record to be published on the lane's own partition. `id` with the lane names it once and for all."""
 
     topic: str

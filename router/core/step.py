@@ -79,14 +79,14 @@ def step(lane: Lane, arrived: Arrived, now: Now) -> None:
     record = arrived.record
     lane.input = arrived.place
     match record:
-        case Undecodable():
-            _undecodable(lane, arrived, record, now)
+        case Completed() | Progress() | Failed() | Renewal() | Release():
+            _meet(lane, _holder(lane, record), arrived, now)
         case WorkerJoined() | WorkerHeartbeat() | WorkerLeft():
             session = lane.sessions.get(record.session)
             row = SESSION_TABLE[type(record).__name__]
             row[session is not None](lane, session, arrived, now)
-        case Progress() | Completed() | Failed() | Renewal() | Release():
-            _meet(lane, _holder(lane, record), arrived, now)
+        case Undecodable():
+            _undecodable(lane, arrived, record, now)
         case _:
             _command(lane, arrived, record, now)
     dispatch(lane, now)
@@ -143,7 +143,7 @@ def _command(lane: Lane, arrived: Arrived, request: Request, now: Now) -> None:
     except Misshapen as wrong:
         _misshapen(lane, arrived, request.id, wrong, now)
         return
-    arrived = arrived._replace(record=request, digest=digest, payload_digest=payload_digest)
+    arrived = replace(arrived, record=request, digest=digest, payload_digest=payload_digest)
     if not isinstance(request, SessionEnded):
         partition = lane.place(request.resource)
         if partition != lane.partition:

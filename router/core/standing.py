@@ -1,0 +1,53 @@
+"""What of a record its places in the lane's indexes and timers depend on. Pure; who keeps them is `lane`."""
+
+from __future__ import annotations
+
+from keylane.schemas.state import Run, WorkerSession
+
+
+def likeness(run: Run) -> tuple[str, str, str]:
+    """What equal requests have in common (design section 4, arrival rule 4)."""
+    return (run.resource, run.action, run.digest)
+
+
+def carried_bytes(run: Run | None) -> int:
+    """What agents wrote that the run carries: payload, checkpoint and result."""
+    if run is None:
+        return 0
+    carried = len(memoryview(run.payload)) + len(memoryview(run.result))
+    saved = run.checkpoint
+    return carried if saved is None else carried + len(memoryview(saved.data)) + len(memoryview(saved.evidence))
+
+
+def due_ms(run: Run, deadline_ms: int | None) -> int | None:
+    """When a run that is not done decides by itself. `deadline_ms`: the earliest of its requesters', while not held."""
+    if run.state == "Held":
+        return run.lease_until_ms
+    due = run.expires_ms
+    for time in (run.ready_ms, deadline_ms):
+        if time is not None and (due is None or time < due):
+            due = time
+    return due
+
+
+def stands(run: Run) -> tuple[object, ...]:
+    """What a run's place in the indexes depends on."""
+    return (run.state, run.session, run.status, run.ready_ms)
+
+
+def is_joinable(run: Run | None) -> bool:
+    """Whether an equal request may find it: what failed or was called off is joined by nobody."""
+    return run is not None and (run.state != "Done" or run.status == "completed")
+
+
+def seat(session: WorkerSession) -> tuple[int, int, str]:
+    """Where the session stands in its group; the last one is current."""
+    return (session.generation, session.order, session.id)
+
+
+def offer(session: WorkerSession) -> tuple[object, ...]:
+    """What decides who gets grants and when it ends: where none of it changes, a session cannot have become free."""
+    return (
+        session.pool, session.actions, session.generation, session.order,
+        session.slots, session.heartbeat, session.lapses_ms,
+    )  # fmt: skip
