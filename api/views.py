@@ -20,7 +20,7 @@ from keylane.schemas import topics
 from keylane.schemas.codec import Undecodable, decode_metadata, decode_state
 from keylane.schemas.metadata import METADATA_KEY, Metadata
 from keylane.schemas.refusals import REFUSALS
-from keylane.schemas.state import LaneRecord, Member, RefusedRequest, Run, UnservedAction
+from keylane.schemas.state import LaneRecord, Member, RefusedRequest, Run, UnservedAction, first_member
 from keylane.schemas.times import rfc3339
 from keylane.ticket import failure
 
@@ -103,6 +103,10 @@ def fold(records: Iterable[Stored]) -> LaneView:
                 view.unserved[unserved.action] = unserved
             case LaneRecord() as lane:
                 view = view._replace(clock_ms=lane.clock_ms, wall_ms=stored.timestamp_ms)
+    for run in view.runs.values():
+        first = first_member(run)
+        if first is not None:
+            view.members.setdefault(run.id, first)
     return view
 
 

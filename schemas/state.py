@@ -45,6 +45,10 @@ class Run(Schema, frozen=True, kw_only=True):
     action: str
     digest: str
     """SHA-256 of the payload in canonical JSON."""
+    request_digest: str = ""
+    """Of its first request as a whole, which has no Member of its own until it leaves. Empty: it has one."""
+    deadline_ms: int | None = None
+    """Its first request's. Dropped when the run is done."""
     accepted_ms: int
     accepted: str = ""
     """The same in wall time, for people. As `since`."""
@@ -96,7 +100,9 @@ class Run(Schema, frozen=True, kw_only=True):
 
 
 class Member(Schema, frozen=True, kw_only=True):
-    """One request merged into a run. Under the key `member/<request id>`."""
+    """One request merged into a run; the run says for its first one what this would (`first_member`).
+
+    Under the key `member/<request id>`."""
 
     id: str
     run: str
@@ -187,6 +193,26 @@ KEYS: dict[type, tuple[bytes, Callable[[Any], str]]] = {
     LaneRecord: (LANE_KEY, lambda _: ""),
 }
 """By type: what a record's key begins with, and the name that follows."""
+
+
+def first_member(run: Run) -> Member | None:
+    """The request that made the run, as far as the run itself says. A Member under its id says otherwise.
+
+    Most runs are one request: a record of its own for it was a quarter of all that a lane wrote and remembered
+    (docs/decisions/first-requests.md). None in state written before that.
+    """
+    if not run.request_digest:
+        return None
+    return Member(
+        id=run.id,
+        run=run.id,
+        order=run.order,
+        digest=run.request_digest,
+        accepted_ms=run.accepted_ms,
+        actor=run.actor,
+        traceparent=run.traceparent,
+        deadline_ms=run.deadline_ms,
+    )
 
 
 def state_key(record: StateRecord) -> bytes:

@@ -226,7 +226,6 @@ def _accept(lane: Lane, arrived: Arrived, request: WorkRequest, now: Now) -> Non
         holder="" if holder is None else lane.runs[holder].holder,
         unserved=not lane.is_served(request.action),
     )
-    _join(lane, arrived, request, request.id, seq, now)
     lane.put(
         Run(
             id=request.id,
@@ -236,6 +235,8 @@ def _accept(lane: Lane, arrived: Arrived, request: WorkRequest, now: Now) -> Non
             owner=owner,
             action=request.action,
             digest=arrived.payload_digest,
+            request_digest=arrived.digest,
+            deadline_ms=_deadline_ms(request, now),
             accepted_ms=now.clock_ms,
             accepted=now.time,
             actor=request.actor,
@@ -257,9 +258,13 @@ def _join(lane: Lane, arrived: Arrived, request: WorkRequest, run: str, order: i
             accepted_ms=now.clock_ms,
             actor=request.actor,
             traceparent=arrived.traceparent,
-            deadline_ms=None if request.deadline_ms is None else now.clock_ms + request.deadline_ms,
+            deadline_ms=_deadline_ms(request, now),
         )
     )
+
+
+def _deadline_ms(request: WorkRequest, now: Now) -> int | None:
+    return None if request.deadline_ms is None else now.clock_ms + request.deadline_ms
 
 
 def _supersede(lane: Lane, request: WorkRequest, contenders: list[Run], now: Now) -> None:
@@ -302,7 +307,7 @@ def attach(lane: Lane, run: Run | None, arrived: Arrived, now: Now) -> None:
     """Waiting, Parked, Held: the same request again gets its first answer; an equal one joins."""
     request = arrived.record
     assert run is not None and isinstance(request, WorkRequest)
-    member = lane.members.get(request.id)
+    member = lane.member(request.id)
     if member is not None:
         _repeat_first_answer(lane, run, member, now)
         return
@@ -321,7 +326,7 @@ def attach(lane: Lane, run: Run | None, arrived: Arrived, now: Now) -> None:
 
 def _is_crowded(lane: Lane, run: Run, arrived: Arrived, now: Now) -> bool:
     """Rule 7 for a run that is joined: refuses where it has as many requests as it may."""
-    crowded = len(lane.members_of[run.id]) >= lane.policy.bounds.members_per_run
+    crowded = lane.member_count(run) >= lane.policy.bounds.members_per_run
     if crowded:
         message = "as many equal requests as can be merged have been"
         refuse(lane, arrived, now, "QUEUE_FULL", message, retry_after_ms=1_000)
@@ -346,7 +351,7 @@ def repeat(lane: Lane, run: Run | None, arrived: Arrived, now: Now) -> None:
     """Done: the outcome, again for a request that had it, and as its one event for an equal one within the window."""
     request = arrived.record
     assert run is not None and isinstance(request, WorkRequest)
-    member = lane.members.get(request.id)
+    member = lane.member(request.id)
     if member is not None and member.left is not None:
         _repeat_first_answer(lane, run, member, now)
         return

@@ -61,8 +61,7 @@ def _offer_slots(lane: Lane, id: str, now: Now) -> None:
 
 def _settled_at_dispatch(lane: Lane, run: Run, now: Now) -> bool:
     """Decide again, on the state as it is now, what was decided at arrival: deadlines, and only forward."""
-    deadlines = lane.deadlines_of.get(run.id)
-    due = due_ms(run, deadlines[0][0] if deadlines else None)
+    due = due_ms(run, lane.deadline_ms(run))
     if due is not None and due <= now.clock_ms:
         ripen(lane, run, Arrived(record=None), now)  # type: ignore[arg-type]  # a timer brings no record
         lane.stirred[run.owner] = None

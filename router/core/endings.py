@@ -43,6 +43,7 @@ def end(
         owner=run.owner,
         action=run.action,
         digest=run.digest,
+        request_digest=run.request_digest,
         accepted_ms=run.accepted_ms,
         accepted=run.accepted,
         actor=run.actor,

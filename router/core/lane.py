@@ -33,6 +33,7 @@ from keylane.schemas.state import (
     StateRecord,
     UnservedAction,
     WorkerSession,
+    first_member,
 )
 
 TOKEN_MAX = 2**52
@@ -67,6 +68,7 @@ class Lane:
         self.place = place
         self.own = LaneRecord(positions={})
         self.runs: dict[str, Run] = {}
+        # Without those that their runs speak for: ask `member`.
         self.members: dict[str, Member] = {}
         self.refused: dict[str, RefusedRequest] = {}
         self.kept: dict[str, KeptCancellation] = {}
@@ -205,8 +207,7 @@ class Lane:
             if new.state == "Done":
                 self.outcomes.set(key, new.forget_ms)
             else:
-                deadlines = self.deadlines_of.get(new.id)
-                self.deciding.set(key, due_ms(new, deadlines[0][0] if deadlines else None))
+                self.deciding.set(key, due_ms(new, self.deadline_ms(new)))
                 if new.state == "Waiting":
                     self.waiting.set(key, new.accepted_ms)
 
@@ -222,11 +223,12 @@ class Lane:
                 change(self.members_of, member.run, (member.order, id))
                 if member.deadline_ms is not None and member.left is None:
                     change(self.deadlines_of, member.run, (member.deadline_ms, id))
-                    run = self.runs.get(member.run)  # at a load it may come after its requests
-                    if run is not None:
-                        self._retime(b"run/" + run.id.encode(), run, run)
         if new is not None:
             self.members[id] = new
+        one = new or old
+        run = None if one is None else self.runs.get(one.run)  # at a load it may come after its requests
+        if run is not None:
+            self._retime(b"run/" + run.id.encode(), run, run)
 
     def _put_refused(self, key: bytes, id: str, new: RefusedRequest | None) -> None:
         old = self.refused.pop(id, None)
@@ -336,14 +338,37 @@ class Lane:
 
     def live_members(self, run: Run) -> Iterator[Member]:
         """The requesters that have not left, in the order in which they came."""
+        first = first_member(run)
+        if first is not None and run.id not in self.members:
+            yield first
         for _, id in self.members_of.get(run.id, ()):
             member = self.members[id]
             if member.left is None:
                 yield member
 
+    def member(self, id: str) -> Member | None:
+        """What is remembered of an accepted request."""
+        member = self.members.get(id)
+        if member is not None:
+            return member
+        run = self.runs.get(id)
+        return None if run is None else first_member(run)
+
+    def member_count(self, run: Run) -> int:
+        """How many requests were merged into the run, also such as left."""
+        return len(self.members_of.get(run.id, ())) + (run.id not in self.members)
+
+    def deadline_ms(self, run: Run) -> int | None:
+        """The earliest deadline of the run's requesters that have not left."""
+        first = None if run.id in self.members else run.deadline_ms
+        others = self.deadlines_of.get(run.id)
+        if others and (first is None or others[0][0] < first):
+            return others[0][0]
+        return first
+
     def has_answered(self, id: str) -> bool:
         """Whether a work request under this id has its first answer, which nothing else may be taken for."""
-        return id in self.members or id in self.refused
+        return id in self.runs or id in self.members or id in self.refused
 
     def current_sessions(self, pool: str, action: str) -> list[WorkerSession]:
         """Of each group that handles the action, the one that gets new grants: highest generation, then latest."""

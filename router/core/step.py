@@ -153,7 +153,7 @@ def _command(lane: Lane, arrived: Arrived, request: Request, now: Now) -> None:
         _work(lane, arrived, request, now)
         return
     named = request.request if isinstance(request, Cancellation | Decision) else ""
-    member = lane.members.get(named)
+    member = lane.member(named)
     run = None if member is None else lane.runs[member.run]
     # In another lane it would be unknown too: what an id finds must not hang on where resources happen to lie.
     is_other = run is not None and not isinstance(request, SessionEnded) and run.resource != request.resource
@@ -161,7 +161,7 @@ def _command(lane: Lane, arrived: Arrived, request: Request, now: Now) -> None:
 
 
 def _work(lane: Lane, arrived: Arrived, request: WorkRequest, now: Now) -> None:
-    seen: Member | RefusedRequest | None = lane.members.get(request.id) or lane.refused.get(request.id)
+    seen: Member | RefusedRequest | None = lane.member(request.id) or lane.refused.get(request.id)
     if seen is not None and seen.digest != arrived.digest:
         first = lane.runs.get(seen.run) if isinstance(seen, Member) else None
         reason = f"id {request.id!r} was used before with other content"

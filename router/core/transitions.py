@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from msgspec.structs import replace
 
 from keylane.router.core.arrival import ask_to_stop, refuse
@@ -70,7 +68,8 @@ def withdraw(lane: Lane, run: Run | None, arrived: Arrived, now: Now) -> None:
     """Waiting, Parked, Held: one requester leaves; the run ends, or its holder is asked to stop, when none is left."""
     cancellation = arrived.record
     assert run is not None and isinstance(cancellation, Cancellation)
-    member = lane.members[cancellation.request]
+    member = lane.member(cancellation.request)
+    assert member is not None
     if member.left is not None or run.stop is not None:
         too_late(lane, run, arrived, now)
     elif sum(1 for _ in lane.live_members(run)) > 1:
@@ -215,9 +214,9 @@ def ripen(lane: Lane, run: Run | None, arrived: Arrived, now: Now) -> None:
         lane.put(replace(run, ready_ms=None))
 
 
-def _overdue(lane: Lane, run: Run, now: Now) -> Iterator[Member]:
-    due = [id for deadline_ms, id in lane.deadlines_of.get(run.id, ()) if deadline_ms <= now.clock_ms]
-    return (lane.members[id] for id in due)
+def _overdue(lane: Lane, run: Run, now: Now) -> list[Member]:
+    due = [each for each in lane.live_members(run) if each.deadline_ms is not None and each.deadline_ms <= now.clock_ms]
+    return sorted(due, key=lambda each: (each.deadline_ms, each.id))
 
 
 def expire(lane: Lane, run: Run | None, arrived: Arrived, now: Now) -> None:

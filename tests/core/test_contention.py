@@ -127,7 +127,7 @@ def test_members_of_a_run_are_bounded(completed: bool) -> None:
     if completed:
         bench.complete("r1")
     assert only(Refused, bench.request("r3")).code == "QUEUE_FULL"
-    assert len(bench.lane.members_of["r1"]) == 2
+    assert bench.lane.member_count(bench.lane.runs["r1"]) == 2
 
 
 def test_actions_that_nobody_handles_are_bounded_and_do_not_shut_out_others() -> None:
