@@ -15,7 +15,7 @@ from keylane.cli_answers import Ingested, ReplayDone
 from keylane.cli_context import ClaimBroken, UsageError
 from keylane.cli_text import line
 from keylane.errors import KeylaneError
-from keylane.journal.errors import BadUrl, JournalError, TooLarge, TopicMismatch
+from keylane.journal.errors import AccessDenied, BadUrl, JournalError, TooLarge, TopicMismatch
 from keylane.outcome import Outcome
 from keylane.schemas.keys import BadKey
 from keylane.schemas.refusals import REFUSALS
@@ -118,6 +118,7 @@ KNOWN: tuple[tuple[type[Exception], str, str], ...] = (
     (ClaimBroken, "DEMO", "Report it with the lines above."),
     (BadKey, "BAD_KEY", REFUSALS["BAD_KEY"].suggestion),
     (BadUrl, "CONFIG", "Correct the URL."),
+    (AccessDenied, "CONFIG", "Correct the URL, the password or the rights."),
     (BadAddress, "CONFIG", "Correct the address."),
     (TopicMismatch, "CONFIG", "Correct the configuration or use another journal."),
     (TooLarge, "TOO_LARGE", REFUSALS["TOO_LARGE"].suggestion),

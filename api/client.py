@@ -64,7 +64,8 @@ class Client:
     """
 
     def __init__(self, url: str | None = None, *, actor: str | None = None) -> None:
-        self.url = resolve_url(url, os.environ)
+        with translated():
+            self.url = resolve_url(url, os.environ)
         self.actor = actor or commands.default_actor(os.environ)
 
     async def __aenter__(self) -> Self:
@@ -257,6 +258,8 @@ class Client:
                 for partition in {record.partition for record in records}:
                     await self._receipts.follow(partition)
                 return await self._journal.append(records)
+            except journal_errors.AccessDenied:
+                raise
             except journal_errors.Unavailable:
                 # The router knows a second copy by its id and answers it as a repeat.
                 if anyio.current_time() + pause_s > give_up_s:

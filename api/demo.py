@@ -31,7 +31,7 @@ from keylane.demo_stage import (
     start_workers,
 )
 from keylane.errors import LockHeld
-from keylane.journal.connect import connect
+from keylane.journal.connect import connect, resolve_url
 from keylane.schemas.conflicts import ConflictArtifact
 from keylane.schemas.events import Ended, Fenced, Granted, Lost, Progressed, Refused
 from keylane.schemas.topics import EVENTS
@@ -66,7 +66,8 @@ async def tell(context: CommandContext) -> DemoDone:
 
 
 async def _play(context: CommandContext, directory: Path) -> int:
-    url = _stage_url(context.url or context.environ.get("KEYLANE_URL") or f"sqlite://{directory}/journal.db")
+    named = context.url or context.environ.get("KEYLANE_URL")
+    url = _stage_url(resolve_url(named or f"sqlite://{directory}/journal.db", context.environ))
     environ = environ_of(context.environ, url)
     (directory / "keylane.toml").write_text(CONFIG)
     async with AsyncExitStack() as stack:
@@ -98,8 +99,9 @@ def _stage_url(url: str) -> str:
     """On a Kafka, topics and groups of its own: neither the demo's short times nor its workers may come near
     real work. And the shortest group session that brokers allow, since a killed member is missed after it.
     """
-    bare_kafka = url.startswith("kafka://") and "?" not in url
-    return f"{url}?{KAFKA_OPTIONS}" if bare_kafka else url
+    if not url.startswith("kafka://") or "prefix=" in url:
+        return url
+    return f"{url}{'&' if '?' in url else '?'}{KAFKA_OPTIONS}"
 
 
 def _service(url: str) -> list[str]:

@@ -209,6 +209,11 @@ def log_tails(directory: Path) -> list[str]:
 
 
 def environ_of(outer: Mapping[str, str], url: str) -> dict[str, str]:
-    """The environment of the processes: ours without what configures keylane, which their own folder does."""
-    kept = {name: value for name, value in outer.items() if not name.startswith("KEYLANE_")}
+    """The environment of the processes: ours without what configures keylane, which their own folder does, but for what
+    lets them in at a Kafka."""
+    kept = {
+        name: value
+        for name, value in outer.items()
+        if name.startswith("KEYLANE_KAFKA_") or not name.startswith("KEYLANE_")
+    }
     return {**kept, "KEYLANE_URL": url}

@@ -36,7 +36,8 @@ def load(file: Path | None, environ: Mapping[str, str], flags: Mapping[str, obje
         config = load_config(file, environ, flags)
     except BadConfig as error:
         raise ConfigError(str(error)) from error
-    return Service(resolve_url(config.url, environ), config)
+    with translated():
+        return Service(resolve_url(config.url, environ), config)
 
 
 def explain(
@@ -47,12 +48,11 @@ def explain(
     from keylane.router.effective import effective
 
     try:
-        found = [(setting.key, setting.value, setting.origin) for setting in effective(file, environ, flags)]
+        found = list(effective(file, environ, flags))
     except BadConfig as error:
         raise ConfigError(str(error)) from error
-    return [
-        (key, resolve_url(None, environ) if key == "url" and value is None else value, it) for key, value, it in found
-    ]
+    with translated():
+        return [(key, resolve_url(value, environ) if key == "url" else value, it) for key, value, it in found]
 
 
 async def run_router(service: Service, *, ready: Callable[[str | None], None]) -> None:

@@ -92,7 +92,7 @@ class Unavailable(KeylaneError):
 
 
 class ConfigError(KeylaneError):
-    """The configuration, or the journal's URL, cannot be used as it is."""
+    """The configuration, or the journal's URL, cannot be used as it is: rights at the journal are of it too."""
 
     def __init__(self, message: str) -> None:
         super().__init__(ErrorBody(code="CONFIG", message=message, suggestion="Correct it as the message says."))
@@ -108,7 +108,7 @@ def translated() -> Iterator[None]:
     """Raise the journal's errors as those of the face."""
     try:
         yield
-    except (journal_errors.BadUrl, journal_errors.TopicMismatch) as error:
+    except (journal_errors.BadUrl, journal_errors.TopicMismatch, journal_errors.AccessDenied) as error:
         raise ConfigError(str(error)) from error
     except journal_errors.TooLarge as error:
         raise refusal(error_body("TOO_LARGE", str(error))) from error

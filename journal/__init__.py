@@ -1,7 +1,7 @@
 """keylane.journal: an ordered, partitioned, durable log of bytes; the port, its errors and `connect`."""
 
 from .connect import connect
-from .errors import BadUrl, JournalError, LaneLost, PositionLost, TooLarge, TopicMismatch, Unavailable
+from .errors import AccessDenied, BadUrl, JournalError, LaneLost, PositionLost, TooLarge, TopicMismatch, Unavailable
 from .port import (
     Assignment,
     Headers,
@@ -16,6 +16,7 @@ from .port import (
 )
 
 __all__ = [
+    "AccessDenied",
     "Assignment",
     "BadUrl",
     "Headers",

@@ -7,8 +7,14 @@ from typing import NamedTuple
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import TopicAlreadyExistsError, UnknownTopicOrPartitionError, for_code
+from aiokafka.errors import (
+    TopicAlreadyExistsError,
+    TopicAuthorizationFailedError,
+    UnknownTopicOrPartitionError,
+    for_code,
+)
 
+from ._kafka_access import begin
 from ._kafka_connection import Cluster
 
 
@@ -46,6 +52,8 @@ class Admin:
             await client.close()
         if for_code(found["error_code"]) is UnknownTopicOrPartitionError:
             return None
+        if for_code(found["error_code"]) is TopicAuthorizationFailedError:
+            raise TopicAuthorizationFailedError(topic)
         leaders = [partition["leader"] for partition in found["partitions"]]
         return TopicState(len(leaders), found["error_code"] != 0 or -1 in leaders)
 
@@ -67,7 +75,7 @@ class Admin:
     async def _client(self) -> AIOKafkaAdminClient:
         client = AIOKafkaAdminClient(**self._cluster.keywords())
         try:
-            await client.start()
+            await begin(self._cluster, client.start())
         except BaseException:
             await client.close()
             raise

@@ -12,6 +12,8 @@ from collections.abc import Collection
 import anyio
 
 from . import _kafka_vendor as vendor
+from ._kafka_access import begin
+from ._kafka_connection import Cluster
 from .port import Assignment, Place
 
 # A member hears of a rebalance in the answer to its next heartbeat, so this is how long a change takes.
@@ -35,9 +37,9 @@ class KafkaMember:
         self._news = anyio.Event()
         self.closed = False
 
-    async def start(self, topic: str) -> None:
+    async def start(self, cluster: Cluster, topic: str) -> None:
         with vendor.asking("joining a group"):
-            await self._consumer.start()
+            await begin(cluster, self._consumer.start())
         self._watch_heartbeats(vendor.coordinator(self._consumer))
         vendor.subscribe(self._consumer, topic, self._revoked, self._assigned)
 

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 import anyio
 
 from . import _kafka_vendor as vendor
+from ._kafka_access import begin, denial
 from ._kafka_connection import Cluster
 from ._kafka_names import Names
 from ._kafka_reader import Ends, KafkaReader, open_reader
@@ -128,6 +129,8 @@ class KafkaLane:
             raise
         except BaseException as error:  # cancellation too: the commit may land after it
             self._lost = self._judge(error)
+            if denial(error) is not None:  # an answer, so there was no commit
+                raise vendor.translate(f"committing to partition {self.partition}", error) from error
             if isinstance(error, Exception):
                 raise self._lost from error
             raise
@@ -226,7 +229,7 @@ async def claim_lane(
     producer = vendor.lane_producer(cluster, names.full(f"lane.{place.partition}"), TRANSACTION_TIMEOUT_MS)
     try:
         with vendor.asking(f"claiming partition {place.partition}"):
-            await producer.start()
+            await begin(cluster, producer.start())
     except BaseException:
         await vendor.discard(producer)
         raise

@@ -151,10 +151,10 @@ async def open_reader(
     consumer = vendor.consumer(cluster, committed=committed)
     try:
         with vendor.asking("opening a reader"):
-            await vendor.start(consumer, {names.full(place.topic) for place in positions})
+            await vendor.start(cluster, consumer, {names.full(place.topic) for place in positions})
             places = vendor.places(names.places(positions))
             starts = await consumer.beginning_offsets(places)
-            limits = await consumer.end_offsets(places) if check_end else {}
+            limits = await vendor.end_offsets(consumer, places) if check_end else {}
         begin: dict[Place, int] = {}
         for full, (place, position) in zip(places, positions.items(), strict=True):
             begin[place] = starts[full] if position is None else position

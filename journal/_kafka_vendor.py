@@ -1,8 +1,8 @@
 """aiokafka behind typed protocols: its objects, its errors, and what must be done to them before use.
 
 Every place that touches aiokafka's private parts is here: a new version is read against this file.
-Topics have `_kafka_admin.py`, which is all else that imports it. What the adapter promises is not here but
-in `kafka.py`, `_kafka_lane.py` and so on.
+Topics have `_kafka_admin.py`, and what is not let in has `_kafka_access.py`: nothing else imports it. What the
+adapter promises is not here but in `kafka.py`, `_kafka_lane.py` and so on.
 
 aiokafka is pinned exactly. The rules R1 to R5 are in `docs/decisions/kafka-adapter.md`.
 """
@@ -32,12 +32,14 @@ from aiokafka.errors import (
     ProducerClosed,
     ProducerFenced,
     RecordListTooLargeError,
+    TopicAuthorizationFailedError,
     for_code,
 )
 from aiokafka.protocol.transaction import AddPartitionsToTxnRequest, EndTxnRequest, InitProducerIdRequest
 
+from ._kafka_access import begin, denial, why_not
 from ._kafka_connection import Cluster
-from .errors import JournalError, PositionLost, TooLarge, Unavailable
+from .errors import AccessDenied, JournalError, PositionLost, TooLarge, Unavailable
 from .port import Place, Stored
 
 MAX_BATCH_BYTES = 1024 * 1024
@@ -149,6 +151,8 @@ class Unanswered(Exception):
 
 def translate(what: str, error: BaseException) -> JournalError:
     """The journal's error for aiokafka's. Fencing is not here: only a lane session can judge it."""
+    if (denied := denial(error)) is not None:
+        return AccessDenied(f"{what}: {denied}")
     if is_too_large(error):
         return TooLarge(f"{what}: the broker refused a record or batch as too large")
     if isinstance(error, OffsetOutOfRangeError | NoOffsetForPartitionError):
@@ -339,10 +343,36 @@ def coordinator(vendor: Consumer) -> Coordinator:
     return cast("Coordinator", cast("AIOKafkaConsumer", vendor)._coordinator)
 
 
-async def start(vendor: Consumer, topics: Collection[str]) -> None:
-    """Connect, and learn where `topics` are; aiokafka would find out by waits of 100 ms at first use."""
-    await vendor.start()
-    await cast("AIOKafkaConsumer", vendor)._client.set_topics(topics)
+async def start(cluster: Cluster, vendor: Consumer, topics: Collection[str]) -> None:
+    """Connect, and learn where `topics` are; aiokafka would find out by waits of 100 ms at first use.
+
+    It would also ask for ever where a topic is that it may not see.
+    """
+    await begin(cluster, vendor.start())
+    client = cast("AIOKafkaConsumer", vendor)._client
+    await client.set_topics(topics)
+    if denied := client.cluster.unauthorized_topics & set(topics):
+        raise TopicAuthorizationFailedError(denied)
+
+
+async def reach(cluster: Cluster, vendor: Consumer) -> None:
+    """Go where the bootstrap server sent this client. Raises `AccessDenied` where that is not to be trusted: aiokafka
+    would try again for ever. A broker that is down is another matter, for there may be others."""
+    client = cast("AIOKafkaConsumer", vendor)._client
+    node = client.get_random_node()
+    if node is None or await client.ready(node):
+        return
+    broker = client.cluster.broker_metadata(node)
+    if broker is not None and isinstance(found := await why_not(cluster, [(broker.host, broker.port)]), AccessDenied):
+        raise found
+
+
+async def end_offsets(vendor: Consumer, places: Collection[Place]) -> dict[Place, int]:
+    """As of now. A topic that may not be seen is said, and not asked for until the deadline."""
+    client = cast("AIOKafkaConsumer", vendor)._client
+    for topic in {place.topic for place in places}:
+        await client._wait_on_metadata(topic)
+    return await vendor.end_offsets(places)
 
 
 async def stop(vendor: Consumer) -> None:

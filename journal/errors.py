@@ -11,6 +11,15 @@ class Unavailable(JournalError):
     """The environment: no broker, no disk, no answer in time. Trying again later can help."""
 
 
+class AccessDenied(Unavailable):
+    """One side does not let the other in, or not do that: a certificate that is not trusted, a user or password that is
+    not accepted, a topic, group or transactional id that is not allowed. Nothing was written.
+
+    Waiting does not heal it. It is `Unavailable` to whoever is serving already, since rights can be given back
+    meanwhile: what has begun goes on trying. What begins should end, and say it.
+    """
+
+
 class LaneLost(JournalError):
     """This session no longer owns its partition, or cannot know whether it does. Drop the lane; never retry.
 

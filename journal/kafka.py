@@ -1,15 +1,17 @@
-"""The journal on Apache Kafka: `kafka://host:port[,host:port][?prefix=TEXT&session_timeout_ms=NUMBER]`.
+"""The journal on Apache Kafka: `kafka://host:port[,host:port][?option=value&…]`.
 
 Here live the URL, topics, plain writes and end positions. Lane sessions, readers and membership have a file
 each (`_kafka_lane.py`, `_kafka_reader.py`, `_kafka_group.py`); aiokafka itself is in `_kafka_vendor.py`.
 
 `prefix` (`keylane.`) stands before the names of topics, groups and transactional ids (`_kafka_names.py`): two
-fleets on one cluster need two. `session_timeout_ms` (10000) is the group's.
+fleets on one cluster need two. `session_timeout_ms` (10000) is the group's. The options of TLS and SASL are in
+`_kafka_connection.py`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Collection, Mapping, Sequence
 from typing import TypeVar
 from urllib.parse import parse_qsl, urlsplit
@@ -17,8 +19,9 @@ from urllib.parse import parse_qsl, urlsplit
 import anyio
 
 from . import _kafka_vendor as vendor
+from ._kafka_access import begin
 from ._kafka_admin import Admin
-from ._kafka_connection import Cluster
+from ._kafka_connection import OPTIONS, Cluster, cluster_of
 from ._kafka_group import HEARTBEAT_MS, KafkaMember
 from ._kafka_lane import KafkaLane, allowed_bytes, claim_lane
 from ._kafka_names import Names
@@ -49,8 +52,14 @@ class KafkaJournal:
         self._opening = anyio.Lock()
 
     async def open(self) -> None:
-        """Connect once, so that a wrong address is noticed here. Raises `Unavailable`."""
-        await self._asker(committed=True)
+        """Connect once, so that a wrong address is noticed here. Raises `AccessDenied`, `Unavailable`."""
+        asker = await self._asker(committed=True)
+        try:
+            with vendor.asking("connecting"):
+                await vendor.reach(self._cluster, asker)
+        except BaseException:
+            await self.close()
+            raise
 
     async def create_topics(self, specs: Sequence[TopicSpec]) -> None:
         found: list[TopicSpec] = []
@@ -106,7 +115,7 @@ class KafkaJournal:
         consumer = vendor.member(self._cluster, self._names.full(group), self._session_timeout_ms, HEARTBEAT_MS)
         member = KafkaMember(consumer, self._session_timeout_ms)
         try:
-            await member.start(self._names.full(topic))
+            await member.start(self._cluster, self._names.full(topic))
         except BaseException:
             await member.leave()
             raise
@@ -148,7 +157,7 @@ class KafkaJournal:
         """The last stable offset, or the high watermark, asked of the broker now (ListOffsets)."""
         asker = await self._asker(committed=committed)
         with vendor.asking("asking where partitions end"):
-            ends = await asker.end_offsets(vendor.places(self._names.places(places)))
+            ends = await vendor.end_offsets(asker, vendor.places(self._names.places(places)))
         return {Place(self._names.own(topic), number): end for (topic, number), end in ends.items()}
 
     async def _asker(self, *, committed: bool) -> vendor.Consumer:
@@ -156,7 +165,7 @@ class KafkaJournal:
         async with self._opening:
             if committed not in self._askers:
                 asker = vendor.consumer(self._cluster, committed=committed)
-                await start_or_stop(asker)
+                await start_or_stop(self._cluster, asker)
                 self._askers[committed] = asker
             return self._askers[committed]
 
@@ -166,7 +175,7 @@ class KafkaJournal:
                 producer = vendor.plain_producer(self._cluster)
                 try:
                     with vendor.asking("connecting"):
-                        await producer.start()
+                        await begin(self._cluster, producer.start())
                 except BaseException:
                     await vendor.discard(producer)
                     raise
@@ -218,10 +227,10 @@ async def send_all(producer: vendor.Producer, records: Sequence[Record], names: 
     return offsets
 
 
-async def start_or_stop(consumer: vendor.Consumer) -> None:
+async def start_or_stop(cluster: Cluster, consumer: vendor.Consumer) -> None:
     try:
         with vendor.asking("connecting"):
-            await consumer.start()
+            await begin(cluster, consumer.start())
     except BaseException:
         await vendor.stop(consumer)
         raise
@@ -251,7 +260,7 @@ def topic_settings(spec: TopicSpec) -> dict[str, str]:
 
 
 async def open_kafka(url: str) -> KafkaJournal:
-    """The journal that a URL names. Raises `BadUrl`, and `Unavailable` when no broker answers."""
+    """The journal that a URL names. Raises `BadUrl`, `AccessDenied`, and `Unavailable` when no broker answers."""
     if not __debug__:
         raise BadUrl("Kafka is refused under python -O: aiokafka guards its transactions by assertions")
     parts = urlsplit(url)
@@ -260,9 +269,11 @@ async def open_kafka(url: str) -> KafkaJournal:
     prefix = options.pop("prefix", PREFIX)
     session_timeout_ms = options.pop("session_timeout_ms", str(SESSION_TIMEOUT_MS))
     if parts.scheme != "kafka" or not servers or parts.path not in ("", "/"):
-        raise BadUrl(f"{url!r} is not of the form kafka://host:port[,host:port]")
+        raise BadUrl("the URL is not of the form kafka://host:port[,host:port][?option=value&…]")
+    cluster = cluster_of(servers, options, os.environ)
     if options or not session_timeout_ms.isdecimal():
-        raise BadUrl(f"{url!r}: the options are prefix and session_timeout_ms (a number)")
-    journal = KafkaJournal(Cluster(tuple(servers)), prefix, int(session_timeout_ms))
+        # The rest of the URL is not repeated: what is wrong in it could be a secret in a place that is not for it.
+        raise BadUrl(f"the URL's options are prefix, session_timeout_ms (a number), {', '.join(OPTIONS)}")
+    journal = KafkaJournal(cluster, prefix, int(session_timeout_ms))
     await journal.open()
     return journal

@@ -49,7 +49,7 @@ class LaneTask:
         self.turning = False
         """Loaded, and taking turns."""
         self.trouble: str | None = None
-        """What the journal said when the lane was last dropped for it."""
+        """Why the journal did not let it, the last time; None while it turns."""
         self.meter = meter
         self.finished = anyio.Event()
         self._journal = journal
@@ -146,7 +146,7 @@ class LaneTask:
         clock = LaneClock(lane.own.clock_ms, *self._clocks)
         turns = LaneTurns(lane, session, clock, positions, self._culprits, self._careful, self.meter)
         self.meter.loaded(lane, positions, clock.now().clock_ms)
-        self.turning = True
+        self.turning, self.trouble = True, None
         try:
             self._loaded(self.partition)
             await self._turn_until_stopped(turns)

@@ -10,7 +10,7 @@ from functools import partial
 import anyio
 from anyio.abc import TaskGroup
 
-from keylane.journal.errors import JournalError, Unavailable
+from keylane.journal.errors import AccessDenied, JournalError, Unavailable
 from keylane.journal.partitioner import partition_of
 from keylane.journal.port import Assignment, Journal, Membership
 from keylane.router.clock import REAL, Clocks
@@ -121,6 +121,8 @@ class Router:
                     try:
                         assignment = await self._membership.changed(MEMBERSHIP_POLL_S)
                     except Unavailable as error:
+                        if isinstance(error, AccessDenied) and self._ready is not None and not self._lanes:
+                            raise  # nothing has begun, and whoever started this is to hear it
                         log.warning("the group is unavailable, joining it anew: %s", error)
                         await self._let_go(set(self._lanes))
                         await self._join_anew()

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import anyio
 
-from keylane.journal import Assignment, Journal, Membership, Unavailable
+from keylane.journal import AccessDenied, Assignment, Journal, Membership, Unavailable
 from keylane.workers.crew import Crew
 from keylane.workers.reading import Reading
 
@@ -32,7 +32,10 @@ def group_of(pool: str, actions: tuple[str, ...]) -> str:
 async def follow_group(
     journal: Journal, group: str, topic: str, reading: Reading, crew: Crew, now_ms: Callable[[], int]
 ) -> None:
-    """Be a member and tell the crew of every assignment, until cancelled; then leave."""
+    """Be a member and tell the crew of every assignment, until cancelled; then leave.
+
+    Raises AccessDenied where the process may not be one from the start; later that may be given back.
+    """
     again_s = AGAIN_S_MIN
     while True:
         try:
@@ -44,6 +47,8 @@ async def follow_group(
                 with anyio.move_on_after(LEAVE_S, shield=True):
                     await membership.leave()
         except Unavailable as error:
+            if isinstance(error, AccessDenied) and not crew.places():
+                raise
             log.warning("the group %s is unavailable, trying again in %.1f s: %s", group, again_s, error)
             await anyio.sleep(again_s)
             again_s = min(again_s * 2, AGAIN_S_MAX)

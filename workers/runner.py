@@ -98,7 +98,8 @@ class Worker:
         """Work until cancelled. Cancellation drains: takes nothing more, lets handlers finish for up to `drain_s`,
         reports, leaves.
 
-        Raises Unavailable when the journal does not answer or no router has set it up, BadUrl for a wrong URL,
+        Raises Unavailable when the journal does not answer or no router has set it up (AccessDenied when it
+        does not let this process in), BadUrl for a wrong URL,
         ValueError without any handler.
         """
         await self._serve(anyio.CancelScope(shield=True))

@@ -9,7 +9,7 @@ from keylane.cli_answers import Ingested
 from keylane.cli_context import ClaimBroken, UsageError
 from keylane.cli_exits import exit_of_answer, exit_of_code, failure_of
 from keylane.errors import ConfigError, LockHeld, Refused, Unavailable, error_body
-from keylane.journal.errors import BadUrl, LaneLost, TopicMismatch
+from keylane.journal.errors import AccessDenied, BadUrl, LaneLost, TopicMismatch
 from keylane.journal.errors import Unavailable as JournalUnavailable
 from keylane.outcome import Outcome, OutcomeStatus
 from keylane.schemas.keys import BadKey
@@ -38,6 +38,7 @@ def test_no_refusal_is_success(code: str) -> None:
         (ConfigError("no"), "CONFIG", 78),
         (BadUrl("no"), "CONFIG", 78),
         (TopicMismatch("no"), "CONFIG", 78),
+        (AccessDenied("no"), "CONFIG", 78),
         (ClaimBroken("it holds"), "DEMO", 1),
         (ZeroDivisionError("a fault"), "INTERNAL", 70),
         (ExceptionGroup("tasks", [ExceptionGroup("more", [Unavailable("no")])]), "UNAVAILABLE", 69),

@@ -9,7 +9,7 @@ import json
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -54,18 +54,24 @@ def tool(command: str, broker: Broker) -> None:
 
 
 @contextmanager
-def shared_broker(shared: Path) -> Iterator[Broker]:
-    """A running broker, shared by all that name the folder `shared`."""
-    note = shared / "kafka-broker.json"
-    with locked_file(shared / "kafka-broker.lock"):
+def shared_broker(
+    shared: Path, name: str = "kafka-broker", lay_out: Callable[[Broker], None] | None = None
+) -> Iterator[Broker]:
+    """A running broker, shared by all that name the folder `shared`. `lay_out` may write its properties beforehand."""
+    note, lock = shared / f"{name}.json", shared / f"{name}.lock"
+    with locked_file(lock):
         users, broker = json.loads(note.read_text()) if note.exists() else (0, None)
-        broker = Broker(*broker) if broker else Broker(*free_ports(3), str(shared / "kafka-broker"))
+        if broker is None:
+            broker = Broker(*free_ports(3), str(shared / name))
+            if lay_out is not None:
+                lay_out(broker)
+        broker = Broker(*broker)
         tool("up", broker)
         note.write_text(json.dumps([users + 1, broker]))
     try:
         yield broker
     finally:
-        with locked_file(shared / "kafka-broker.lock"):
+        with locked_file(lock):
             users = json.loads(note.read_text())[0] - 1
             note.write_text(json.dumps([users, broker]))
             if not users:
