@@ -23,6 +23,7 @@ from keylane.schemas.state import Member, RefusedRequest, Run
 
 from .fold import FORGETTABLE, IdSeen, RunSeen, outcome_of
 from .lane import WORK, Asked, Handlers, Lane
+from .states import remembered
 
 CROWDED_MS = 120_000
 """A crowded lane remembers outcomes for at least so long (design section 4)."""
@@ -252,8 +253,9 @@ class Requests:
     def _anew(self, retention_ms: int | None) -> None:
         remembered_ms = None if retention_ms is None else min(retention_ms, CROWDED_MS)
         for each in self.anew:
-            key = f"{'refused' if each.before.code else 'member'}/{each.request}".encode()
-            kept = self.lane.state.get(key, (0, None))[1]
+            kept: object = remembered(self.lane, each.request)[1]
+            if each.before.code:
+                kept = self.lane.state.get(b"refused/" + each.request.encode(), (0, None))[1]
             surely = isinstance(kept, Member | RefusedRequest) and kept.order == each.before.seq
             if each.before.done_ms and not each.before.code and remembered_ms is not None:
                 surely = surely or each.clock_ms < each.before.done_ms + remembered_ms

@@ -6,7 +6,7 @@ Compared is what was last changed by an event that the state already counts. End
 from __future__ import annotations
 
 from keylane.schemas import topics
-from keylane.schemas.state import Member, Run, StateRecord, WorkerSession
+from keylane.schemas.state import Member, Run, StateRecord, WorkerSession, first_member
 
 from .fold import RunSeen
 from .lane import Lane
@@ -63,9 +63,9 @@ class States:
 
     def _members(self, run: RunSeen) -> None:
         for request, at in run.members.items():
-            offset, member = self.lane.state.get(b"member/" + request.encode(), (-1, None))
+            offset, member = remembered(self.lane, request)
             place = () if offset < 0 else (self.lane.place(topics.STATE, offset),)
-            if not isinstance(member, Member) or member.run != run.id or member.left is not None:
+            if member is None or member.run != run.id or member.left is not None:
                 message = f"{request} is part of {run.id} by its events, and not in state"
                 self.lane.violation(9, message, self.lane.event(at), *place)
 
@@ -85,6 +85,15 @@ class States:
                 lane.violation(9, f"state has request {record.id}, and no event accepted it", place)
             case WorkerSession() if record.id not in fold.sessions and seq == fold.last_seq:
                 lane.violation(9, f"state has session {record.id}, which is not open by its events", place)
+
+
+def remembered(lane: Lane, request: str) -> tuple[int, Member | None]:
+    """What state says of an accepted request and where: its own record, or that of the run that it made."""
+    offset, record = lane.state.get(b"member/" + request.encode(), (-1, None))
+    if isinstance(record, Member):
+        return offset, record
+    offset, record = lane.state.get(b"run/" + request.encode(), (-1, None))
+    return offset, first_member(record) if isinstance(record, Run) else None
 
 
 def _differs(run: RunSeen, record: Run) -> tuple[str, str] | None:
