@@ -8,13 +8,14 @@ import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
 
 from keylane.journal import _kafka_vendor as vendor
+from keylane.journal._kafka_connection import Cluster
 
 pytestmark = pytest.mark.anyio
 
 
 async def test_what_was_to_be_sent_again_fails_quietly(unused_port: int) -> None:
     """As when a broker goes away: the request fails, its batch is put back, and the producer is given up."""
-    producer = vendor.plain_producer([f"127.0.0.1:{unused_port}"])
+    producer = vendor.plain_producer(Cluster((f"127.0.0.1:{unused_port}",)))
     assert isinstance(producer, AIOKafkaProducer)
     accumulator, place = producer._message_accumulator, TopicPartition("t", 0)
     producer._txn_manager.set_pid_and_epoch(1, 0)
