@@ -25,6 +25,7 @@ from keylane import (
     cli_operating,
     cli_requests,
     cli_services,
+    cli_verify,
     cli_workers,
 )
 from keylane.cli_context import CommandContext, Output, UsageError
@@ -81,6 +82,7 @@ def _add_commands(app: App) -> None:
     app.command(cli_operating.leases)
     app.command(cli_operating.lag)
     app.command(cli_operating.events)
+    app.command(cli_verify.verify)
     letters = App(name="deadletters", help="Records that were set aside.")
     letters.command(cli_deadletters.list_all, name="list")
     letters.command(cli_deadletters.show)

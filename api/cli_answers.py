@@ -50,6 +50,26 @@ class ReplayDone(msgspec.Struct, frozen=True, kw_only=True):
     refused: int
 
 
+class Broken(msgspec.Struct, frozen=True, kw_only=True):
+    """A promise that was broken, and the records that show it: `topic/partition/offset`."""
+
+    promise: int
+    partition: int
+    message: str
+    places: tuple[str, ...]
+
+
+class Judged(msgspec.Struct, frozen=True, kw_only=True):
+    """What `keylane verify` found. `found` counts violations by promise, of which only the first are in full;
+    `undecided` says by promise what could not be decided; `open` counts what has not come to its end yet."""
+
+    violations: tuple[Broken, ...]
+    found: dict[int, int]
+    undecided: dict[int, str]
+    open: dict[str, int]
+    records: dict[str, int]
+
+
 class SettingShown(msgspec.Struct, frozen=True, kw_only=True):
     """A key of the configuration, its value, and, where asked for, what it comes from: a file, a variable, a flag, or
     `default`."""

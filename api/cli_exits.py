@@ -1,8 +1,9 @@
 """Exit codes and the error envelope of the command line (design section 9). Nothing is printed here.
 
-0 done, 1 the run failed, 2 usage (also a key, record or line that cannot be), 3 not found, 4 fenced or lost,
-5 conflict or refused, 69 no journal or no router answered, 70 a fault in keylane, 75 `LOCK_HELD`,
-78 configuration, 130 interrupted, 141 nobody reads the output. A refusal is never 0.
+0 done, 1 the run failed or a promise was broken, 2 usage (also a key, record or line that cannot be), 3 not found
+(also what a promise could be judged by), 4 fenced or lost, 5 conflict or refused, 69 no journal or no router
+answered, 70 a fault in keylane, 75 `LOCK_HELD`, 78 configuration, 130 interrupted, 141 nobody reads the output. A
+refusal is never 0.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from keylane.cli_answers import Ingested, ReplayDone
+from keylane.cli_answers import Ingested, Judged, ReplayDone
 from keylane.cli_context import ClaimBroken, UsageError
 from keylane.cli_text import line
 from keylane.errors import KeylaneError
@@ -68,7 +69,8 @@ def exit_of_answer(answer: msgspec.Struct) -> int:
     """What an answer that was printed ends with: an outcome by its status, all else 0.
 
     Lines that were no deliveries make an ingestion a usage error, although the others were published: the
-    file is not what it was said to be, and a pipeline has to notice.
+    file is not what it was said to be, and a pipeline has to notice. A judgement is 1 where a promise was broken, and
+    3 where what would show it was not found.
     """
     match answer:
         case Outcome(status="completed"):
@@ -81,6 +83,8 @@ def exit_of_answer(answer: msgspec.Struct) -> int:
             return USAGE
         case ReplayDone(refused=refused) if refused:
             return USAGE
+        case Judged(found=found, undecided=undecided) if found or undecided:
+            return FAILED if found else NOT_FOUND
     return DONE
 
 

@@ -30,3 +30,27 @@ def progress(context: CommandContext, title: str, total: int) -> Iterator[Advanc
             bar.advance(task, done)
 
         yield advance
+
+
+@contextmanager
+def growing(context: CommandContext, title: str) -> Iterator[tuple[Advance, Advance]]:
+    """As `progress`, where how much there is comes out on the way: the first is called with how much more there is."""
+    if not context.watched:
+        yield unseen, unseen
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(title, total=0)
+        total = 0
+
+        def found(more: int) -> None:
+            nonlocal total
+            total += more
+            bar.update(task, total=total)
+
+        def advance(done: int) -> None:
+            bar.advance(task, done)
+
+        yield found, advance

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from keylane.cli_answers import ReplayDone, SettingShown
+from keylane.cli_answers import Judged, ReplayDone, SettingShown
 from keylane.cli_text import block, line
 from keylane.deadletters import LetterShown, Replayed
 from keylane.history import EventShown
@@ -103,6 +103,25 @@ def _setting_rows(setting: SettingShown) -> Iterator[Row]:
     yield f"{line(setting.key)} = {line(value)}{f'  # {line(setting.origin)}' if setting.origin else ''}", ""
 
 
+def _judged_rows(judged: Judged) -> Iterator[Row]:
+    for violation in judged.violations:
+        yield f"promise {violation.promise} is broken: {line(violation.message, 2_000)}", "red"
+        for place in violation.places:
+            yield f"  {line(place)}", "red"
+    for promise, count in judged.found.items():
+        told = sum(violation.promise == promise for violation in judged.violations)
+        if count > told:
+            yield f"promise {promise} is broken {count - told} more times", "red"
+    for promise, why in judged.undecided.items():
+        yield f"promise {promise} is not decidable in part: {line(why, 2_000)}", "yellow"
+    if judged.open:
+        yield "open: " + ", ".join(f"{count} {line(what)}" for what, count in judged.open.items()), ""
+    records = f"{sum(judged.records.values())} records of {len(judged.records)} topics"
+    broken = sum(judged.found.values())
+    verdict = "no violation" if not broken else f"{broken} violation{'s' if broken > 1 else ''}"
+    yield f"{records}: {verdict}", "bold red" if broken else "bold green"
+
+
 OPERATING_TEXTS: dict[type[msgspec.Struct], Callable[[Any], Iterator[Row]]] = {
     LeaseShown: _lease_rows,
     LaneLag: _lag_rows,
@@ -112,4 +131,5 @@ OPERATING_TEXTS: dict[type[msgspec.Struct], Callable[[Any], Iterator[Row]]] = {
     Replayed: _replayed_rows,
     ReplayDone: _done_rows,
     SettingShown: _setting_rows,
+    Judged: _judged_rows,
 }

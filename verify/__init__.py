@@ -5,18 +5,24 @@ is read, `verify` the one function, `report` what it says; each promise has a mo
 """
 
 from .history import Acknowledged, Configured, Effect, Entry, Line, Span
+from .lines import BadLine, decode_lines, encode_line, redacted
 from .report import Report, Violation
-from .verify import PROMISES, verify
+from .verify import PROMISES, Verifier, verify
 
 __all__ = [
     "PROMISES",
     "Acknowledged",
+    "BadLine",
     "Configured",
     "Effect",
     "Entry",
     "Line",
     "Report",
     "Span",
+    "Verifier",
     "Violation",
+    "decode_lines",
+    "encode_line",
+    "redacted",
     "verify",
 ]

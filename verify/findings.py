@@ -26,7 +26,7 @@ class Findings:
         found = self.report.found
         found[promise] = found.get(promise, 0) + 1
         if found[promise] <= KEPT_MAX:
-            self.report.violations.append(Violation(promise, partition, message, places))
+            self.report.violations.append(Violation(promise, partition, message, tuple(dict.fromkeys(places))))
 
     def undecided(self, promise: int, why: str, count: int = 1) -> None:
         """Something that the records do not show. Counted by reason, over all lanes."""

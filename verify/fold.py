@@ -19,6 +19,7 @@ from keylane.schemas.events import (
     Progressed,
     Queued,
     Refused,
+    StopAsked,
     Withdrawn,
     WorkerClosed,
     WorkerOpened,
@@ -235,6 +236,11 @@ class Fold:
             if event.blocked is None:
                 run.renewed_ms, run.renewed_at = event.clock_ms, at
 
+    def _stop_asked(self, event: StopAsked, at: int) -> None:
+        run = self.runs.get(event.run)
+        if run is not None:
+            run.changed_seq, run.changed_at = event.seq, at
+
     def _let_go(self, event: AttemptFailed | Lost, at: int) -> None:
         run = self.runs.get(event.run)
         if run is None or run.state != "Held":
@@ -327,6 +333,7 @@ _APPLY: dict[type, Any] = {
     Coalesced: Fold._coalesced,
     Granted: Fold._granted,
     Progressed: Fold._progressed,
+    StopAsked: Fold._stop_asked,
     AttemptFailed: Fold._let_go,
     Lost: Fold._let_go,
     Refused: Fold._refused,

@@ -49,6 +49,8 @@ class Span(Struct, frozen=True, kw_only=True, tag=True):
     topic: str
     partition: int
     end: int
+    moving: bool = False
+    """Compacted, and written to until the end: the newest record of a key may be one that came after it."""
 
 
 Line = Entry | Acknowledged | Configured | Effect | Span

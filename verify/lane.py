@@ -27,7 +27,7 @@ from keylane.schemas.state import LANE_KEY, LaneRecord, Member, RefusedRequest, 
 
 from .findings import Findings
 from .fold import Fold
-from .history import Entry
+from .history import Entry, Span
 
 Handlers = dict[type, Callable[[Any, int], None]]
 """What a rule does with an event of a type, and with its offset."""
@@ -64,6 +64,7 @@ class Lane:
         self.fold = Fold()
         self.extent: dict[str, tuple[int, int]] = {}
         self.read_to: dict[str, int] = {}
+        self.moving = False
         self.asked: list[Asked] = []
         self.reported: list[Reported] = []
         self.artifacts: list[tuple[int, int, str, str, str]] = []
@@ -94,6 +95,11 @@ class Lane:
         """The first offset that is there: 0 where nothing is known to be gone."""
         first = self.extent.get(topic)
         return self.read_to.get(topic, 0) if first is None else first[0]
+
+    def reaches(self, span: Span) -> None:
+        """A partition was read so far."""
+        self.read_to[span.topic] = span.end
+        self.moving = self.moving or span.moving
 
     def take(self, entry: Entry) -> None:
         """Keep what rules will ask of a record that is not an event."""

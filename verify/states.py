@@ -39,8 +39,7 @@ class States:
             self._known(key, offset, record, own.seq)
         for id, session in self.fold.sessions.items():
             if session.seq <= own.seq and b"session/" + id.encode() not in lane.state:
-                message = f"session {id} was opened and not closed, and state does not have it"
-                lane.violation(9, message, lane.event(session.at))
+                self._missing(f"session {id} was opened and not closed, and state does not have it", session.at)
 
     def _run(self, run: RunSeen) -> None:
         lane = self.lane
@@ -48,7 +47,9 @@ class States:
         said = lane.event(run.changed_at)
         if not isinstance(record, Run):
             if run.state != "Done":
-                lane.violation(9, f"{run.id} is {run.state.lower()} by its events, and state does not have it", said)
+                self._missing(
+                    f"{run.id} is {run.state.lower()} by its events, and state does not have it", run.changed_at
+                )
             return
         if record.order != run.order:
             if run.state != "Done":
@@ -61,20 +62,27 @@ class States:
         if run.state != "Done":
             self._members(run)
 
+    def _missing(self, message: str, at: int) -> None:
+        if self.lane.moving:
+            self.lane.findings.undecided(9, "state was written to while it was read; let it rest, or try again")
+        else:
+            self.lane.violation(9, message, self.lane.event(at))
+
     def _members(self, run: RunSeen) -> None:
         for request, at in run.members.items():
             offset, member = remembered(self.lane, request)
-            place = () if offset < 0 else (self.lane.place(topics.STATE, offset),)
-            if member is None or member.run != run.id or member.left is not None:
-                message = f"{request} is part of {run.id} by its events, and not in state"
-                self.lane.violation(9, message, self.lane.event(at), *place)
+            message = f"{request} is part of {run.id} by its events, and not in state"
+            if member is None:
+                self._missing(message, at)
+            elif member.run != run.id or member.left is not None:
+                self.lane.violation(9, message, self.lane.event(at), self.lane.place(topics.STATE, offset))
 
     def _known(self, key: bytes, offset: int, record: StateRecord, seq: int) -> None:
         """What state has was brought about by an event, where those of its time are there."""
         lane, fold = self.lane, self.fold
         place = lane.place(topics.STATE, offset)
         if isinstance(record, Run) and record.state == "Held":
-            if b"session/" + record.session.encode() not in lane.state:
+            if b"session/" + record.session.encode() not in lane.state and not lane.moving:
                 lane.violation(9, f"{record.id} is held by session {record.session}, which state does not have", place)
         if fold.partial:
             return

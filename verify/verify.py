@@ -42,14 +42,14 @@ def verify(
     `drained`: everything has come to rest and been read, so what is still open is a violation. `promises`: only
     these. `advance` is told how many more lines were read. Takes time in proportion to n log n.
     """
-    history = _History(Findings(PROMISES if promises is None else promises))
+    verifier = Verifier(promises)
     count = 0
     for line in lines:
-        history.take(line)
+        verifier.take(line)
         count += 1
         if advance is not None and count % ADVANCE_LINES == 0:
             advance(ADVANCE_LINES)
-    return history.close(drained)
+    return verifier.close(drained=drained)
 
 
 class _Judge:
@@ -116,23 +116,23 @@ class _Judge:
         self.bounds.rest(drained)
 
 
-class _History:
-    """All lanes, and what is of none."""
+class Verifier:
+    """The same for whoever has the lines one by one: `take` each, then `close`."""
 
-    def __init__(self, findings: Findings) -> None:
-        self.findings = findings
-        self.judges: dict[int, _Judge] = {}
-        self.cycles = Cycles(findings)
-        self.metadata: Metadata | None = None
-        self.configured = Configured()
-        self.acknowledged: list[Acknowledged] = []
-        self.effects: list[Effect] = []
+    def __init__(self, promises: Collection[int] | None = None) -> None:
+        self._findings = findings = Findings(PROMISES if promises is None else promises)
+        self._judges: dict[int, _Judge] = {}
+        self._cycles = Cycles(findings)
+        self._metadata: Metadata | None = None
+        self._configured = Configured()
+        self._acknowledged: list[Acknowledged] = []
+        self._effects: list[Effect] = []
 
-    def judge(self, partition: int) -> _Judge:
+    def _judge(self, partition: int) -> _Judge:
         """The lane's rules, begun where they are first asked for."""
-        found = self.judges.get(partition)
+        found = self._judges.get(partition)
         if found is None:
-            found = self.judges[partition] = _Judge(self.findings, partition, self.cycles)
+            found = self._judges[partition] = _Judge(self._findings, partition, self._cycles)
         return found
 
     def take(self, line: Line) -> None:
@@ -141,45 +141,45 @@ class _History:
             case Entry():
                 self._entry(line)
             case Acknowledged():
-                self.acknowledged.append(line)
+                self._acknowledged.append(line)
             case Configured():
-                self.configured = line
+                self._configured = line
             case Effect():
-                self.effects.append(line)
+                self._effects.append(line)
             case Span():
                 if line.topic not in (topics.WAITS, topics.METADATA):
-                    self.judge(line.partition).lane.read_to[line.topic] = line.end
+                    self._judge(line.partition).lane.reaches(line)
 
     def _entry(self, entry: Entry) -> None:
-        records, topic = self.findings.report.records, entry.topic
+        records, topic = self._findings.report.records, entry.topic
         records[topic] = records.get(topic, 0) + 1
-        judge_sizes(self.findings, entry)
+        judge_sizes(self._findings, entry)
         if topic == topics.EVENTS:
-            self.judge(entry.partition).take_event(entry)
+            self._judge(entry.partition).take_event(entry)
         elif topic == topics.WAITS:
-            self.cycles.take(entry)
+            self._cycles.take(entry)
         elif topic == topics.METADATA:
             found = decode_metadata(entry.value)
-            self.metadata = found if isinstance(found, Metadata) else self.metadata
+            self._metadata = found if isinstance(found, Metadata) else self._metadata
         else:
-            self.judge(entry.partition).lane.take(entry)
+            self._judge(entry.partition).lane.take(entry)
 
-    def close(self, drained: bool) -> Report:
+    def close(self, *, drained: bool) -> Report:
         """Judge what could only be judged when all had been read."""
-        judges = [self.judges[partition] for partition in sorted(self.judges)]
+        judges = [self._judges[partition] for partition in sorted(self._judges)]
         for judge in judges:
             judge.lane.load()
-        retention_ms = self.configured.retention_ms
+        retention_ms = self._configured.retention_ms
         if retention_ms is None:
             retention_ms = retention_of([judge.lane for judge in judges])
         for judge in judges:
-            judge.close(drained, retention_ms, self.configured)
+            judge.close(drained, retention_ms, self._configured)
         if judges:
             grants = [judge.grants for judge in judges]
             requests = [judge.requests for judge in judges]
-            judge_places(grants, None if self.metadata is None else self.metadata.partitions)
-            judge_effects(grants, self.effects)
+            judge_places(grants, None if self._metadata is None else self._metadata.partitions)
+            judge_effects(grants, self._effects)
             judge_sent_on(requests)
-            judge_acknowledged(requests, self.acknowledged)
-        self.cycles.close()
-        return self.findings.done()
+            judge_acknowledged(requests, self._acknowledged)
+        self._cycles.close()
+        return self._findings.done()

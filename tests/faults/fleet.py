@@ -98,10 +98,11 @@ class Fleet:
         finally:
             await journal.close()
 
-    async def events(self) -> list[tuple[int, AnyEvent]]:
-        """All that was decided."""
+    async def judged(self, acknowledged: list[str]) -> list[tuple[int, AnyEvent]]:
+        """All that was decided, once it has been judged."""
         journal = await connect(self.url)
         try:
+            await assert_promises(journal, PARTITIONS, acknowledged)
             return await read_events(journal, PARTITIONS)
         finally:
             await journal.close()
@@ -157,8 +158,7 @@ async def stopped_for(process: Popen[bytes], seconds: float) -> None:
 
 async def assert_nothing_lost_or_doubled(fleet: Fleet, load: Load) -> list[AnyEvent]:
     """Judge the history. Returns its events."""
-    events = await fleet.events()
-    assert_promises(events)
+    events = await fleet.judged(load.acknowledged)
     ended = endings(events)
     assert set(load.acknowledged) <= set(ended), "what was acknowledged has ended"
     lost = {event.run for _, event in events if isinstance(event, Lost)}
