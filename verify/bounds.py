@@ -70,13 +70,16 @@ class Bounds:
             if drained:
                 message = f"{run.id} is still {state}, and so {', '.join(run.members)} has no end"
                 lane.violation(13, message, lane.event(run.accepted_at), lane.event(run.changed_at))
-        positions = lane.owns[-1][1].positions if lane.owns else {}
+        if not lane.owns:
+            lane.findings.undecided(13, "state of a lane is not in what was read: nobody knows what it has applied")
+            return
+        positions = lane.owns[-1][1].positions
         for topic, records in ((topics.REQUESTS, lane.asked), (topics.RESULTS, lane.reported)):
-            position = positions.get(topic, 0)
-            left = [record.offset for record in records if record.offset >= position] if lane.owns or drained else []
+            left = [record.offset for record in records if record.offset >= positions.get(topic, 0)]
             lane.findings.open(f"{topic} not applied", 0 if drained else len(left))
             if drained and left and topic == topics.REQUESTS:
-                lane.violation(13, f"{len(left)} {topic} were never applied", lane.place(topic, left[0]))
+                message = f"{len(left)} records of {topic} were never applied, from this one on"
+                lane.violation(13, message, lane.place(topic, left[0]))
 
 
 def judge_sizes(findings: Findings, entry: Entry) -> None:

@@ -14,7 +14,7 @@ from keylane.schemas.items import Notice, SessionClosed, SessionOpened, WorkItem
 from keylane.schemas.state import LaneRecord
 
 from .grants import Grants
-from .lane import Handlers, Lane
+from .lane import Handlers, Lane, input_of
 
 INPUTS = (topics.REQUESTS, topics.RESULTS)
 SPEAKING = frozenset(("Cancellation", "Decision", "Renewal", "Release", "Progress", "Failed", ""))
@@ -34,11 +34,12 @@ class Commits:
         self.last_input = ""
         self.handlers: Handlers = {DeadLettered: self.on_dead_lettered}
 
-    def admit(self, seq: int, at: int) -> bool:
+    def admit(self, event: Any, at: int) -> bool:
         """Whether an event of this number is the next one, or one after a gap; not where it is there already."""
-        fold, last = self.fold, self.fold.last_seq
+        fold, seq, last = self.fold, event.seq, self.fold.last_seq
         if seq == last + 1:
             return True
+        self.last_input = event.input  # what is missing may have begun to answer it
         if fold.last_at < 0:
             fold.lose_track()  # retention has taken what was before, or it was not recorded
             why = "the history begins in the middle: what was decided before is not there"
@@ -59,10 +60,10 @@ class Commits:
         if place == self.last_input:
             return None
         self.last_input = place
-        if not place:
+        found = input_of(event)
+        if found is None:
             return None
-        topic, _, digits = place.partition("/")
-        offset = int(digits)
+        topic, offset = found
         seen = self.seen.setdefault(topic, [])
         if seen and offset <= seen[-1][0]:
             self.lane.violation(
@@ -74,7 +75,7 @@ class Commits:
             )
             return None
         seen.append((offset, event.seq, at))
-        return topic, offset
+        return found
 
     def on_dead_lettered(self, event: DeadLettered, at: int) -> None:
         self.set_aside[event.seq] = (at, event.topic, event.offset)

@@ -33,6 +33,12 @@ Handlers = dict[type, Callable[[Any, int], None]]
 """What a rule does with an event of a type, and with its offset."""
 
 
+def input_of(event: Any) -> tuple[str, int] | None:
+    """The topic and offset of the record that an event answers; None where it names none."""
+    topic, _, offset = event.input.partition("/")
+    return (topic, int(offset)) if offset.isdecimal() else None
+
+
 class Asked(NamedTuple):
     """A record of `requests`: as much of it as a rule asks for. `kind` is empty where it cannot be decoded."""
 

@@ -14,7 +14,7 @@ from keylane.schemas.events import AttemptFailed, Ended, Granted, Lost, Progress
 from keylane.schemas.items import WorkItem
 
 from .fold import SessionSeen
-from .lane import LEFT, Handlers, Lane, Reported
+from .lane import LEFT, Handlers, Lane, Reported, input_of
 
 
 class Expired(NamedTuple):
@@ -183,13 +183,13 @@ class Leases:
                 self._left(each, reports)
 
     def _left(self, each: Closed, reports: dict[int, Reported]) -> None:
-        topic, _, offset = each.event.input.partition("/")
-        if topic != topics.RESULTS and not each.event.input:
+        place = input_of(each.event)
+        if place is None:
             message = f"session {each.event.session} is said to have left, and no record of its leaving is named"
             if self.applied:
                 self.lane.violation(7, message, self.lane.event(each.at))
             return
-        found = reports.get(int(offset))
+        found = reports.get(place[1])
         if found is not None and (found.kind, found.session) != (LEFT, each.event.session):
             message = f"session {each.event.session} is said to have left by a record that says something else"
             self.lane.violation(7, message, self.lane.place(topics.RESULTS, found.offset), self.lane.event(each.at))
@@ -197,10 +197,10 @@ class Leases:
     def _lapsed(self, each: Closed, lapse_ms: int, beats: list[Reported]) -> None:
         """The newest renewal that is known to have been applied is not younger than the session lasts."""
         renewed_ms, where = each.opened.opened_ms, self.lane.event(each.opened.at)
-        joined = _offset_of(each.opened.input)
+        joined = input_of(each.opened)
         newest = 0
         for beat in beats:
-            if joined is None or beat.offset < joined or beat.number <= newest:
+            if joined is None or beat.offset < joined[1] or beat.number <= newest:
                 continue
             after = bisect_left(self.applied, (beat.offset,))
             # Applied before the close if something that came later, or what it brought about itself, was.
@@ -218,8 +218,3 @@ class Leases:
                 where,
                 self.lane.event(each.at),
             )
-
-
-def _offset_of(place: str) -> int | None:
-    topic, _, offset = place.partition("/")
-    return int(offset) if topic == topics.RESULTS else None

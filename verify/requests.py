@@ -13,6 +13,7 @@ from keylane.schemas.events import (
     Coalesced,
     DeadLettered,
     Ended,
+    Event,
     Granted,
     Queued,
     Refused,
@@ -22,7 +23,7 @@ from keylane.schemas.events import (
 from keylane.schemas.state import Member, RefusedRequest, Run
 
 from .fold import FORGETTABLE, IdSeen, RunSeen, outcome_of
-from .lane import WORK, Asked, Handlers, Lane
+from .lane import WORK, Asked, Handlers, Lane, input_of
 from .states import remembered
 
 CROWDED_MS = 120_000
@@ -35,6 +36,7 @@ class Anew(NamedTuple):
     request: str
     before: IdSeen
     at: int
+    seq: int
     clock_ms: int
 
 
@@ -80,9 +82,9 @@ class Requests:
         if event.repeat:
             self._repeated(event.request, seen, at, ended=False)
         else:
-            self._first(event.request, seen, at, event.clock_ms)
+            self._first(event.request, seen, at, event)
 
-    def _first(self, request: str, seen: IdSeen | None, at: int, clock_ms: int) -> None:
+    def _first(self, request: str, seen: IdSeen | None, at: int, event: Event) -> None:
         if seen is None:
             return
         if seen.done_at is None:
@@ -93,7 +95,7 @@ class Requests:
                 self.lane.event(at),
             )
         elif seen.code not in FORGETTABLE:
-            self.anew.append(Anew(request, seen, at, clock_ms))
+            self.anew.append(Anew(request, seen, at, event.seq, event.clock_ms))
 
     def _repeated(self, request: str, seen: IdSeen | None, at: int, *, ended: bool) -> None:
         if seen is None:
@@ -112,7 +114,7 @@ class Requests:
         if event.repeat:
             self._repeated(event.request, seen, at, ended=True)
         else:
-            self._first(event.request, seen, at, event.clock_ms)
+            self._first(event.request, seen, at, event)
 
     def on_withdrawn(self, event: Withdrawn, at: int) -> None:
         seen = self.fold.ids.get(event.request)
@@ -137,7 +139,7 @@ class Requests:
             if event.repeat:
                 self._repeated(request, seen, at, ended=True)
             elif event.coalesced:
-                self._first(request, seen, at, event.clock_ms)
+                self._first(request, seen, at, event)
             else:
                 self._ends(request, seen, at)
         if run is None:
@@ -237,13 +239,13 @@ class Requests:
         """Who was withdrawn had asked for it, or had a deadline that was over."""
         for event, at, seen in self.withdrawn:
             if event.status == "cancelled":
-                cause = _asked_at(asked, event.input)
+                cause = _asked_at(asked, event)
                 if cause is not None and cause.about != event.request:
                     message = f"{event.request} was withdrawn as cancelled by a record that does not cancel it"
                     where = self.lane.place(topics.REQUESTS, cause.offset)
                     self.lane.violation(4, message, where, self.lane.event(at))
                 continue
-            request = None if seen is None else _asked_at(asked, seen.input)
+            request = None if seen is None else _asked_at(asked, seen)
             if seen is None or request is None:
                 continue
             if request.deadline_ms is None or event.clock_ms < seen.accepted_ms + request.deadline_ms:
@@ -252,11 +254,13 @@ class Requests:
 
     def _anew(self, retention_ms: int | None) -> None:
         remembered_ms = None if retention_ms is None else min(retention_ms, CROWDED_MS)
+        counted = self.lane.owns[-1][1].seq if self.lane.owns else 0
         for each in self.anew:
             kept: object = remembered(self.lane, each.request)[1]
             if each.before.code:
                 kept = self.lane.state.get(b"refused/" + each.request.encode(), (0, None))[1]
-            surely = isinstance(kept, Member | RefusedRequest) and kept.order == each.before.seq
+            # As state has it now, or had it when it was read, which may have been before it was answered anew.
+            surely = each.seq <= counted and isinstance(kept, Member | RefusedRequest) and kept.order == each.before.seq
             if each.before.done_ms and not each.before.code and remembered_ms is not None:
                 surely = surely or each.clock_ms < each.before.done_ms + remembered_ms
             if surely:
@@ -290,10 +294,10 @@ class Requests:
             first[run.owner, key] = (run, at)
 
 
-def _asked_at(asked: dict[int, Asked], place: str) -> Asked | None:
+def _asked_at(asked: dict[int, Asked], event: Withdrawn | IdSeen) -> Asked | None:
     """The record of `requests` that an event names as its input."""
-    topic, _, offset = place.partition("/")
-    return asked.get(int(offset)) if topic == topics.REQUESTS else None
+    place = input_of(event)
+    return asked.get(place[1]) if place is not None and place[0] == topics.REQUESTS else None
 
 
 def judge_sent_on(all_requests: list[Requests]) -> None:

@@ -81,7 +81,7 @@ class _Judge:
         if isinstance(event, Undecodable):
             self._unreadable()
             return
-        if not self.commits.admit(event.seq, at):
+        if not self.commits.admit(event, at):
             return
         self.leases.clock(event, at)
         begun = self.commits.first_of_input(event, at)

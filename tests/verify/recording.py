@@ -27,6 +27,8 @@ class Recorder(Bench):
 
     def __init__(self, policy: Policy | None = None, partition: int = 0, partitions: int = 1) -> None:
         self.entries: list[Entry] = []
+        self.commits: list[int] = []
+        """How many entries there were after each commit."""
         self.ends: dict[str, int] = {}
         self.positions: dict[str, int] = {}
         super().__init__(policy, partition, partitions)
@@ -54,6 +56,7 @@ class Recorder(Bench):
             self._note(output.topic, output.key.encode(), encode(output.record))
         for key, record in changed.items():
             self._note(topics.STATE, key, None if record is None else encode(record))
+        self.commits.append(len(self.entries))
         return outputs
 
 
