@@ -29,7 +29,7 @@ class Configured(Struct, frozen=True, kw_only=True, tag=True):
     """What a recorder knows of the routers' configuration, where the records do not say it themselves."""
 
     retention_ms: int | None = None
-    """How long outcomes are remembered; where it is not known it is read off the outcomes in `state`."""
+    """How long outcomes are remembered, over all of the history."""
     waiters_per_resource: int | None = None
     members_per_run: int | None = None
 

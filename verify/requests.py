@@ -198,13 +198,15 @@ class Requests:
 
     # -- when all has been read -----------------------------------------------------------------------------------
 
-    def close(self, drained: bool, retention_ms: int | None) -> None:
-        """Hold what was answered against what was asked."""
+    def close(self, drained: bool, configured_ms: int | None, observed_ms: int | None) -> None:
+        """Hold what was answered against what was asked. How long outcomes are remembered: as a recorder knows it,
+        and as the outcomes of now have it, which proves nothing of those of another configuration."""
         asked = {each.offset: each for each in self.lane.asked}
         self._answered(drained, asked)
         self._left(asked)
-        self._anew(retention_ms)
-        self._keys(asked, retention_ms)
+        remembered_ms = 0 if configured_ms is None else min(configured_ms, CROWDED_MS)
+        self._anew(remembered_ms, observed_ms if configured_ms is None else configured_ms)
+        self._keys(asked, remembered_ms)
 
     def _answered(self, drained: bool, asked: dict[int, Asked]) -> None:
         lane, cut = self.lane, self.lane.cut(drained)
@@ -252,8 +254,7 @@ class Requests:
                 message = f"{event.request} was withdrawn as expired before its deadline"
                 self.lane.violation(4, message, self.lane.event(seen.accepted_at), self.lane.event(at))
 
-    def _anew(self, retention_ms: int | None) -> None:
-        remembered_ms = None if retention_ms is None else min(retention_ms, CROWDED_MS)
+    def _anew(self, remembered_ms: int, retention_ms: int | None) -> None:
         counted = self.lane.owns[-1][1].seq if self.lane.owns else 0
         for each in self.anew:
             kept: object = remembered(self.lane, each.request)[1]
@@ -261,7 +262,7 @@ class Requests:
                 kept = self.lane.state.get(b"refused/" + each.request.encode(), (0, None))[1]
             # As state has it now, or had it when it was read, which may have been before it was answered anew.
             surely = each.seq <= counted and isinstance(kept, Member | RefusedRequest) and kept.order == each.before.seq
-            if each.before.done_ms and not each.before.code and remembered_ms is not None:
+            if each.before.done_ms and not each.before.code:
                 surely = surely or each.clock_ms < each.before.done_ms + remembered_ms
             if surely:
                 self.lane.violation(
@@ -274,12 +275,11 @@ class Requests:
                 why = "an id was answered anew, and whether its first answer was still remembered is not on record"
                 self.lane.findings.undecided(3, why)
 
-    def _keys(self, asked: dict[int, Asked], retention_ms: int | None) -> None:
+    def _keys(self, asked: dict[int, Asked], remembered_ms: int) -> None:
         """Promise 6: of the runs that were granted, no two have one idempotency key while it is remembered."""
         keys = {f"{topics.REQUESTS}/{each.offset}": each.idempotency_key for each in asked.values()}
         if not any(keys.values()):
             return
-        remembered_ms = CROWDED_MS if retention_ms is None else min(retention_ms, CROWDED_MS)
         first: dict[tuple[str, str], tuple[RunSeen, int]] = {}
         for run, at, place in self.runs_of.values():
             key = keys.get(place)

@@ -104,10 +104,10 @@ class _Judge:
         lane.fold.lose_track()
         lane.fold.last_seq += 1
 
-    def close(self, drained: bool, retention_ms: int | None, configured: Configured) -> None:
+    def close(self, drained: bool, configured: Configured, observed_ms: int | None) -> None:
         """What other topics have to say, when all has been read."""
         self.grants.close()
-        self.requests.close(drained, retention_ms)
+        self.requests.close(drained, configured.retention_ms, observed_ms)
         self.leases.close()
         self.commits.close(drained, self.grants)
         self.states.close()
@@ -169,11 +169,9 @@ class Verifier:
         judges = [self._judges[partition] for partition in sorted(self._judges)]
         for judge in judges:
             judge.lane.load()
-        retention_ms = self._configured.retention_ms
-        if retention_ms is None:
-            retention_ms = retention_of([judge.lane for judge in judges])
+        observed_ms = retention_of([judge.lane for judge in judges])
         for judge in judges:
-            judge.close(drained, retention_ms, self._configured)
+            judge.close(drained, self._configured, observed_ms)
         if judges:
             grants = [judge.grants for judge in judges]
             requests = [judge.requests for judge in judges]

@@ -19,7 +19,7 @@ from keylane.schemas import topics
 from keylane.schemas.codec import Undecodable, decode_request, decode_result, encode
 from keylane.schemas.requests import Request
 from keylane.schemas.results import Result
-from keylane.verify import Entry, Report, verify
+from keylane.verify import Entry, Line, Report, verify
 
 
 class Recorder(Bench):
@@ -69,8 +69,8 @@ def recorded(journal: MemoryJournal) -> list[Entry]:
     ]
 
 
-def judged(entries: Iterable[Entry], *, drained: bool = True, **more: Any) -> Report:
-    return verify(entries, drained=drained, **more)
+def judged(lines: Iterable[Line], *, drained: bool = True, **more: Any) -> Report:
+    return verify(lines, drained=drained, **more)
 
 
 def told(report: Report) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from verify.recording import changed, find, inserted, renumbered, value_of, without
 from verify.spoiling import Spoiled, breaks, edited, place
 
-from keylane.verify import Entry
+from keylane.verify import Configured, Entry
 
 # -- 3: one first answer, one end -------------------------------------------------------------------------------
 
@@ -125,4 +125,6 @@ def withdrawn_before_its_deadline(entries: list[Entry]) -> Spoiled:
 def two_runs_under_one_key(entries: list[Entry]) -> Spoiled:
     again = changed(entries, find(entries, "WorkRequest", id="r5"), idempotency_key="k")
     again = changed(again, find(entries, "WorkRequest", id="r7"), idempotency_key="k")
-    return again, [place(entries[find(entries, "Granted", run=run)]) for run in ("r5", "r7")]
+    return [*again, Configured(retention_ms=60_000)], [
+        place(entries[find(entries, "Granted", run=run)]) for run in ("r5", "r7")
+    ]

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 from verify.recording import changed, find
 
-from keylane.verify import Entry
+from keylane.verify import Entry, Line
 
-Spoiled = tuple[list[Entry], list[str]]
+Spoiled = tuple[Sequence[Line], list[str]]
 Case = Callable[[list[Entry]], Spoiled]
 CASES: list[Any] = []
 

@@ -42,18 +42,18 @@ def test_only_the_promises_that_are_asked_for_are_told() -> None:
 
 def test_an_acknowledged_request_that_is_not_there_is_lost() -> None:
     lost = Acknowledged(id="r77", partition=0, offset=99)
-    (found,) = judged([*story(), lost]).violations  # type: ignore[list-item]
+    (found,) = judged([*story(), lost]).violations
     assert (found.promise, found.places) == (3, ("requests/0/99",))
     kept = Acknowledged(id="r7", partition=0, offset=8)
-    assert not judged([*story(), kept]).violations  # type: ignore[list-item]
+    assert not judged([*story(), kept]).violations
 
 
 def test_a_target_that_takes_an_older_token_is_seen() -> None:
     effects = [Effect(resource="deploy://api", run=run, token=token) for run, token in (("r7", 1_006), ("r6", 1_005))]
-    (found,) = judged([*story(), *effects]).violations  # type: ignore[list-item]
+    (found,) = judged([*story(), *effects]).violations
     assert found.promise == 2 and "under token 1005" in found.message
 
 
 def test_bounds_are_judged_where_they_are_known() -> None:
     tight = Configured(members_per_run=1)
-    assert {each.promise for each in judged([*story(), tight]).violations} == {12}  # type: ignore[list-item]
+    assert {each.promise for each in judged([*story(), tight]).violations} == {12}

@@ -39,7 +39,7 @@ def test_retention_breaks_no_promise(topic: str, seed: int) -> None:
     kept = [entry for entry in entries if entry.offset >= starts.get(entry.topic, 0)]
     spans = [Span(topic=each, partition=0, end=end) for each, end in ends.items()]
     for history in (kept, compacted(kept)):
-        report = judged([*spans, *history])  # type: ignore[list-item]
+        report = judged([*spans, *history])
         assert not report.violations, told(report)
 
 
@@ -49,7 +49,7 @@ def test_what_retention_took_is_said() -> None:
     assert set(judged(late).undecided) >= {1, 3, 4, 5, 7, 9, 11}
     spans = [Span(topic="conflicts", partition=0, end=9)]
     without_artifacts = [entry for entry in entries if entry.topic != "conflicts"]
-    report = judged([*spans, *without_artifacts])  # type: ignore[list-item]
+    report = judged([*spans, *without_artifacts])
     assert not report.violations and set(report.undecided) == {11}
     assert {each.promise for each in judged(without_artifacts).violations} == {11}, "nothing says that any is gone"
 
@@ -88,7 +88,7 @@ def test_a_state_that_moved_while_it_was_read_is_no_violation() -> None:
     entries = [entry for entry in story() if entry.topic != "state" or entry.key != key]
     assert {each.promise for each in judged(entries).violations} == {9}
     moved = Span(topic="state", partition=0, end=999, moving=True)
-    report = judged([*entries, moved])  # type: ignore[list-item]
+    report = judged([*entries, moved])
     assert not report.violations and set(report.undecided) == {9}
 
 
