@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+import gc
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from contextlib import AsyncExitStack, aclosing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, BinaryIO
@@ -13,13 +14,15 @@ from cyclopts import Parameter
 from keylane.cli_answers import Judged
 from keylane.cli_context import CommandContext, Context, UsageError
 from keylane.cli_journal import opened
-from keylane.progress import growing
+from keylane.cli_services import COLLECTOR_THRESHOLDS
+from keylane.progress import Advance, growing
 
 if TYPE_CHECKING:
     from keylane.verify import Line
 
 Flag = Parameter(negative="")
 BATCH = 1_000
+BATCH_BYTES = 256 * 1024
 SALT_BYTES = 32
 
 
@@ -63,43 +66,60 @@ async def verify(
         raise UsageError("--redact: give --save FILE, too; what is judged needs no redaction")
     if stdin and file is not None:
         raise UsageError(f"{file} and -: give one of them")
+    # As in a router: many small objects that live long and make no cycles.
+    gc.set_threshold(*COLLECTOR_THRESHOLDS)
     verifier = Verifier(promise or None)
     async with AsyncExitStack() as stack:
-        found, advance = stack.enter_context(growing(context, "judging"))
+        bar = stack.enter_context(growing(context, "judging"))
         keep = _keeping(stack, context, save, redact)
         read = Path("-") if stdin else file
-        lines = _from_journal(context, found) if read is None else _from_file(context, read, found)
-        count = 0
+        lines = _from_journal(context, *bar) if read is None else _from_file(context, read, *bar)
         async with aclosing(lines):
             async for line in lines:
                 verifier.take(line)
                 keep(line)
-                count += 1
-                if count % BATCH == 0:
-                    advance(BATCH)
     return msgspec.convert(verifier.close(drained=drained), Judged, from_attributes=True)
 
 
-async def _from_journal(context: CommandContext, found: Callable[[int], None]) -> AsyncGenerator[Line, None]:
+async def _from_journal(context: CommandContext, found: Advance, advance: Advance) -> AsyncGenerator[Line, None]:
     from keylane.recording import history_of
 
+    count = 0
     async with opened(context) as whole, aclosing(history_of(whole.journal, whole.partitions, found)) as lines:
         async for line in lines:
             yield line
+            count += 1
+            if count % BATCH == 0:
+                advance(BATCH)
 
 
-async def _from_file(context: CommandContext, file: Path, found: Callable[[int], None]) -> AsyncGenerator[Line, None]:
+async def _from_file(
+    context: CommandContext, file: Path, found: Advance, advance: Advance
+) -> AsyncGenerator[Line, None]:
     from keylane.verify import BadLine, decode_lines
 
+    path = context.directory / file
     try:
-        with nullcontext(context.stdin) if str(file) == "-" else (context.directory / file).open("rb") as lines:
-            for line in decode_lines(lines):
-                found(1)
+        with nullcontext(context.stdin) if str(file) == "-" else path.open("rb") as lines:
+            if str(file) != "-":
+                found(path.stat().st_size)
+            for line in decode_lines(_counted(lines, advance)):
                 yield line
     except OSError as error:
         raise UsageError(f"{file}: {error.strerror}") from error
     except BadLine as error:
         raise UsageError(f"{file}, {error}") from error
+
+
+def _counted(lines: Iterable[bytes], advance: Advance) -> Iterator[bytes]:
+    """The same lines; how many bytes they were is said now and then."""
+    size = 0
+    for text in lines:
+        yield text
+        size += len(text)
+        if size > BATCH_BYTES:
+            advance(size)
+            size = 0
 
 
 def _keeping(stack: AsyncExitStack, context: CommandContext, save: Path | None, redact: bool) -> Callable[[Line], None]:

@@ -115,7 +115,7 @@ def _judged_rows(judged: Judged) -> Iterator[Row]:
     for promise, why in judged.undecided.items():
         yield f"promise {promise} is not decidable in part: {line(why, 2_000)}", "yellow"
     if judged.open:
-        yield "open: " + ", ".join(f"{count} {line(what)}" for what, count in judged.open.items()), ""
+        yield "open: " + ", ".join(f"{line(what)} {count}" for what, count in judged.open.items()), ""
     records = f"{sum(judged.records.values())} records of {len(judged.records)} topics"
     broken = sum(judged.found.values())
     verdict = "no violation" if not broken else f"{broken} violation{'s' if broken > 1 else ''}"
