@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from keylane.schemas import topics
 from keylane.schemas.events import AttemptFailed, Ended, Granted, Lost, Progressed, WorkerClosed, WorkerOpened
 from keylane.schemas.items import WorkItem
+from keylane.schemas.results import Completed, Failed, Progress
 
 from .fold import SessionSeen
 from .lane import LEFT, Handlers, Lane, Reported, input_of
@@ -46,6 +47,8 @@ class Leases:
         self.closed: list[Closed] = []
         self.closed_at: dict[str, int] = {}
         """By session: when it was closed, unless it has been opened again."""
+        self.believed: list[tuple[int, str, str, int | None, int]] = []
+        """Events that a report brought about: its place in `results`, its type, run and token as the event has them."""
         self.applied: list[tuple[int, int, int]] = []
         """(offset in `results`, lane time, sequence number) of the first event of each input."""
         self.handlers: Handlers = {
@@ -97,10 +100,17 @@ class Leases:
         return False
 
     def on_progressed(self, event: Progressed, at: int) -> None:
-        self._live(event, at, "was renewed")
+        if self._live(event, at, "was renewed"):
+            self._believes(event, at, Progress.__name__)
 
     def on_let_go(self, event: AttemptFailed, at: int) -> None:
-        self._live(event, at, "failed an attempt")
+        if self._live(event, at, "failed an attempt"):
+            self._believes(event, at, Failed.__name__)
+
+    def _believes(self, event: Progressed | AttemptFailed | Ended, at: int, kind: str) -> None:
+        place = input_of(event)
+        if place is not None and place[0] == topics.RESULTS:
+            self.believed.append((place[1], kind, event.run, event.token, at))
 
     def on_lost(self, event: Lost, at: int) -> None:
         run = self.fold.runs.get(event.run)
@@ -128,6 +138,8 @@ class Leases:
                 self.lane.event(run.changed_at),
                 self.lane.event(at),
             )
+        else:
+            self._believes(event, at, Completed.__name__)
 
     def on_opened(self, event: WorkerOpened, at: int) -> None:
         self.closed_at.pop(event.session, None)
@@ -142,8 +154,10 @@ class Leases:
 
     def close(self) -> None:
         """Hold what ended against its items and heartbeats, which are other topics."""
+        reports = {record.offset: record for record in self.lane.reported}
         self._leases()
-        self._sessions()
+        self._reports(reports)
+        self._sessions(reports)
 
     def _leases(self) -> None:
         holds = {item.token: item.hold_ms for _, _, item in self.lane.items if isinstance(item, WorkItem)}
@@ -165,8 +179,16 @@ class Leases:
                 self.lane.event(each.at),
             )
 
-    def _sessions(self) -> None:
-        reports = {record.offset: record for record in self.lane.reported}
+    def _reports(self, reports: dict[int, Reported]) -> None:
+        """What is believed of a holder was said by it: under the token that was live."""
+        for offset, kind, run, token, at in self.believed:
+            report = reports.get(offset)
+            if report is not None and (report.kind, report.run, report.number) != (kind, run, token):
+                said = f"{report.kind or 'something unreadable'} of {report.run} under token {report.number}"
+                message = f"{said} was taken for a {kind} of {run} under {token}"
+                self.lane.violation(7, message, self.lane.place(topics.RESULTS, offset), self.lane.event(at))
+
+    def _sessions(self, reports: dict[int, Reported]) -> None:
         beats: dict[str, list[Reported]] = {}
         for record in self.lane.reported:
             if record.kind == "WorkerHeartbeat":

@@ -162,5 +162,12 @@ def left_and_never_said_so(entries: list[Entry]) -> Spoiled:
 
 
 @breaks(7)
+def a_report_of_somebody_else_is_believed(entries: list[Entry]) -> Spoiled:
+    report = find(entries, "Progress", -1, run="r10")
+    again = changed(entries, report, token=1_006)
+    return again, [place(entries[report]), place(entries[find(entries, "Progressed", -1, run="r10")])]
+
+
+@breaks(7)
 def a_clock_that_goes_back(entries: list[Entry]) -> Spoiled:
     return edited(entries, "Ended", where={"run": "r1"}, clock_ms=1)
