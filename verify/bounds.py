@@ -70,10 +70,11 @@ class Bounds:
             if drained:
                 message = f"{run.id} is still {state}, and so {', '.join(run.members)} has no end"
                 lane.violation(13, message, lane.event(run.accepted_at), lane.event(run.changed_at))
-        if not lane.owns:
+        newest = lane.cut(drained=True)
+        if newest is None:
             lane.findings.undecided(13, "state of a lane is not in what was read: nobody knows what it has applied")
             return
-        positions = lane.owns[-1][1].positions
+        positions = newest[1].positions
         for topic, records in ((topics.REQUESTS, lane.asked), (topics.RESULTS, lane.reported)):
             left = [record.offset for record in records if record.offset >= positions.get(topic, 0)]
             lane.findings.open(f"{topic} not applied", 0 if drained else len(left))

@@ -103,12 +103,12 @@ class Commits:
             for topic in INPUTS:
                 self._covers(offset, own, topic)
             before = (offset, own)
-        if before is None or not drained:
-            return
-        place = lane.place(topics.STATE, before[0])
-        if before[1].seq != self.fold.last_seq:
-            message = f"the lane's record counts {before[1].seq} events, and the last that is there is "
-            lane.violation(8, f"{message}{self.fold.last_seq}", lane.event(self.fold.last_at), place)
+        newest = lane.cut(drained=True)
+        if drained and newest is not None and newest[1].seq != self.fold.last_seq:
+            message = f"the lane's record counts {newest[1].seq} events, and the last that is there is "
+            state = (lane.place(topics.STATE, newest[0]),) if lane.owns else ()
+            last = (lane.event(self.fold.last_at),) if self.fold.last_seq else ()
+            lane.violation(8, f"{message}{self.fold.last_seq}", *last, *state)
 
     def _forward(self, before: tuple[int, LaneRecord], after: tuple[int, LaneRecord]) -> None:
         old, new = before[1], after[1]

@@ -206,7 +206,8 @@ class Lane:
         it went on, that is the last record but one; on a journal that keeps only the newest, topics change at once.
         """
         if not self.owns:
-            return None
+            # Where state is known to be empty, the lane has applied nothing.
+            return (0, LaneRecord(positions={})) if self.read_to.get(topics.STATE) == 0 else None
         return self.owns[-1] if drained or len(self.owns) == 1 else self.owns[-2]
 
 

@@ -24,14 +24,14 @@ class States:
     def close(self) -> None:
         """Judge both ways: what the fold has must be there, and what is there must come from an event."""
         lane = self.lane
-        if not lane.owns:
-            if self.fold.last_seq:
-                lane.findings.undecided(9, "state of a lane is not in what was read")
+        newest = lane.cut(drained=True)
+        if newest is None:
+            lane.findings.undecided(9, "state of a lane is not in what was read", int(self.fold.last_seq > 0))
             return
         if unread := lane.unreadable.get(topics.STATE):
             lane.findings.undecided(9, "records of state cannot be read by this keylane: upgrade it", unread)
             return
-        own = lane.owns[-1][1]
+        own = newest[1]
         for run in self.fold.runs.values():
             if run.changed_seq <= own.seq:
                 self._run(run)
