@@ -7,6 +7,7 @@ the words for what was answered. What a client is made with is `_kafka_connectio
 from __future__ import annotations
 
 import logging
+import re
 import ssl
 from collections.abc import Awaitable, Collection, Iterator
 
@@ -31,6 +32,7 @@ QUESTION_TIMEOUT_MS = 3_000
 # X509_V_ERR_…: of OpenSSL, which `ssl.SSLCertVerificationError.verify_code` has.
 UNKNOWN_ISSUER = (18, 19, 20, 21)
 OTHER_NAME = (62, 64)
+NAME = re.compile(r"[\w.-]+")
 RIGHTS: tuple[tuple[type[KafkaError], str], ...] = (
     (TopicAuthorizationFailedError, "topic"),
     (GroupAuthorizationFailedError, "group"),
@@ -71,7 +73,7 @@ async def why_not(cluster: Cluster, addresses: Collection[tuple[str, int]]) -> A
             try:
                 await connection.send(MetadataRequest([]))
             finally:
-                connection.close()
+                await connection.close()
         except (KafkaError, OSError) as error:  # TimeoutError is an OSError
             where = f"{host}:{port}"
             if said := denial(error):
@@ -85,8 +87,8 @@ def denial(error: BaseException) -> str | None:
     for cause in _causes(error):
         for kind, name in RIGHTS:
             if isinstance(cause, kind):
-                where = f"{name}{_named(cause)}"
-                return f"the broker gives this user no right to that on {where}: SECURITY.md has what each role needs"
+                where = _where(name, cause)
+                return f"the broker gives this user no right to that{where}: SECURITY.md has what each role needs"
         if said := _not_let_in(cause):
             return said
     return None
@@ -124,11 +126,13 @@ def _unanswered(error: BaseException, cluster: Cluster) -> str:
     return str(error) or type(error).__name__
 
 
-def _named(error: BaseException) -> str:
-    """Which topic and so on: aiokafka gives one, several or none."""
+def _where(kind: str, error: BaseException) -> str:
+    """Which topic and so on: aiokafka gives one, several or none, and our own admin client the broker's sentence."""
     found = error.args[0] if error.args else None
-    names = sorted(map(str, found)) if isinstance(found, set | frozenset | list | tuple) else [found] if found else []
-    return f" {', '.join(map(str, names))}" if names else ""
+    names = sorted(map(str, found)) if isinstance(found, set | frozenset | list | tuple) else [str(found or "")]
+    if all(NAME.fullmatch(name) for name in names):
+        return f" on {kind} {', '.join(names)}"
+    return f" ({', '.join(names)})" if any(names) else f" on the {kind}"
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -66,7 +66,9 @@ class KafkaJournal:
         for spec in specs:
             with vendor.asking(f"creating {spec.name}"):
                 name = self._names.full(spec.name)
-                if not await self._admin.create(name, spec.partitions, topic_settings(spec)):
+                # Looked for first: where it is there already, no right to create topics is needed.
+                is_there = await self._admin.state(name) is not None
+                if is_there or not await self._admin.create(name, spec.partitions, topic_settings(spec)):
                     found.append(spec)
         for spec in specs:
             with vendor.asking(f"waiting for the leaders of {spec.name}"):

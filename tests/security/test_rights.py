@@ -1,0 +1,112 @@
+"""SECURITY.md against a broker with its authorizer on: what the table has is allowed, and all else is refused."""
+
+import os
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+import pytest
+from aiokafka.conn import create_conn
+from security.asking import DENIED, Asking
+from security.rights import Resource, table
+from security.secured import USERS, Secured
+
+from keylane.journal import AccessDenied, Journal, Record, connect
+from keylane.journal._kafka_connection import cluster_of
+from keylane.router.turn import INPUTS
+from keylane.schemas import topics
+
+pytestmark = [pytest.mark.anyio, pytest.mark.kafka]
+
+ALL = sorted({resource for _, resource in table()})
+ELSEWHERE = [Resource("topic", "payroll"), Resource("group", "payroll"), Resource("transactional id", "payroll")]
+PAST_THE_RIGHT = {0, 3, 14, 15, 16, 25, 36, 37}
+"""What a broker answers to `Asking`'s requests when the right is there: done, no such partition, the coordinator is
+not ready or elsewhere, no such member, the topic is there, no such number of partitions."""
+
+
+@asynccontextmanager
+async def asking(secured: Secured, url: str) -> AsyncIterator[Asking]:
+    parts = urlsplit(url)
+    security: dict[str, Any] = dict(cluster_of([parts.netloc], dict(parse_qsl(parts.query)), os.environ).security)
+    connection = await create_conn(parts.hostname, parts.port, **security)
+    try:
+        yield Asking(connection)
+    finally:
+        await connection.close()
+
+
+async def allowed(asking: Asking, resources: Sequence[Resource]) -> dict[Resource, set[str]]:
+    """What the broker lets this user do, operation by operation."""
+    found: dict[Resource, set[str]] = {resource: set() for resource in resources}
+    for resource in resources:
+        for operation, ask in asking.operations[resource.kind].items():
+            code = await ask(resource.name)
+            assert code in DENIED | PAST_THE_RIGHT, f"{operation} on {resource} was answered by {code}"
+            if code not in DENIED:
+                found[resource].add(operation)
+    return found
+
+
+@pytest.mark.parametrize("user", USERS)
+async def test_each_user_may_do_what_the_table_has_and_nothing_else(rightful: Secured, user: str) -> None:
+    rights = table()
+    async with asking(rightful, rightful.url(user)) as asked:
+        found = await allowed(asked, [*ALL, *ELSEWHERE])
+        assert await asked.give(user) in DENIED, "nobody hands rights out"
+    assert found == {resource: rights.get((user, resource), set()) for resource in [*ALL, *ELSEWHERE]}
+
+
+async def test_what_is_asked_for_can_be_allowed(rightful: Secured) -> None:
+    """Else the refusals above would say nothing: at the open listener everybody may do everything."""
+    async with asking(rightful, rightful.open_url) as asked:
+        found = await allowed(asked, ALL)
+        assert found == {resource: asked.operations[resource.kind].keys() for resource in ALL}
+
+
+@asynccontextmanager
+async def journal_of(secured: Secured, user: str) -> AsyncIterator[Journal]:
+    journal = await connect(secured.url(user))
+    try:
+        yield journal
+    finally:
+        await journal.close()
+
+
+@pytest.mark.parametrize(
+    ("user", "topic"),
+    [
+        ("agent", topics.RESULTS),
+        ("agent", topics.EVENTS),
+        ("agent", topics.items("default")),
+        ("agent", topics.METADATA),
+        ("worker", topics.REQUESTS),
+        ("worker", topics.EVENTS),
+        ("worker", topics.items("default")),
+        ("worker", topics.STATE),
+        ("dashboard", topics.REQUESTS),
+    ],
+)
+async def test_forgeries_are_refused_and_say_what_is_not_allowed(rightful: Secured, user: str, topic: str) -> None:
+    async with journal_of(rightful, user) as journal:
+        with pytest.raises(AccessDenied, match=rf"no right to that.*keylane\.{topic}\b.*SECURITY\.md"):
+            await journal.append([Record(topic, 0, b"k", b"forged")])
+
+
+@pytest.mark.parametrize("user", ["agent", "worker", "dashboard", "operator"])
+async def test_nobody_but_a_router_takes_a_lane_over_or_joins_the_routers(rightful: Secured, user: str) -> None:
+    async with journal_of(rightful, user) as journal:
+        with pytest.raises(AccessDenied, match=r"on transactional id keylane\.lane\.0"):
+            await journal.claim(0, INPUTS, topics.STATE)
+        member = await journal.join("routers", topics.REQUESTS)
+        with pytest.raises(AccessDenied, match=r"on group keylane\.routers"):
+            for _ in range(100):
+                await member.changed(0.1)
+
+
+async def test_a_worker_reads_its_own_pool_only(rightful: Secured) -> None:
+    async with journal_of(rightful, "worker") as journal:
+        assert await journal.partitions(topics.items("default"))
+        with pytest.raises(AccessDenied, match=r"on topic keylane\.items\.other"):
+            await journal.partitions(topics.items("other"))
