@@ -117,7 +117,7 @@ class LaneMeter:
         metrics.held.labels(partition).set(len(lane.held))
         metrics.unserved.labels(partition).set(len(lane.unserved))
         metrics.sessions.labels(partition).set(len(lane.sessions))
-        accepted_ms = lane.waiting.next_ms()
+        accepted_ms = lane.waiting.first_ms()
         self._oldest_s = None if accepted_ms is None else time.monotonic() - max(0, now_ms - accepted_ms) / 1_000
 
     def committed(self, outputs: Sequence[Output], turn_s: float, commit_s: float) -> None:

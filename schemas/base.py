@@ -10,7 +10,8 @@ import msgspec
 NULL = msgspec.Raw(b"null")
 
 
-class Schema(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", tag=True):
+# Without the collector's header: a record cannot be part of a cycle, and a lane remembers a million of them.
+class Schema(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", tag=True, gc=False):
     """A record: JSON object with its name under `type`. Unknown fields are ignored, so that writers may be newer."""
 
 

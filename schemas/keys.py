@@ -42,7 +42,6 @@ class BadKey(ValueError):
     """The text names no resource. Its message is the reason, fit for the person who wrote the text."""
 
 
-@lru_cache(maxsize=16_384)
 def canonical_key(text: str) -> str:
     """The canonical spelling of the resource that `text` names: at most 512 bytes, equal for equal resources.
 
@@ -50,9 +49,17 @@ def canonical_key(text: str) -> str:
     names and passwords are refused, since keys are published; fragments are refused, since they name places
     inside a resource, and two of these must not be worked on apart. Raises BadKey with the reason.
     """
+    # Not cached: to look into a large cache costs more than this.
+    if len(text) <= KEY_BYTES_MAX and PLAIN_KEY.fullmatch(text):
+        return text
+    return _canonical(text)
+
+
+@lru_cache(maxsize=16_384)
+def _canonical(text: str) -> str:
     if len(text) > TEXT_CHARACTERS_MAX:
         raise BadKey(f"a key is at most {KEY_BYTES_MAX} bytes long")
-    key = text if PLAIN_KEY.fullmatch(text) else _normalised(text)
+    key = _normalised(text)
     if len(key.encode()) > KEY_BYTES_MAX:
         raise BadKey(f"a key is at most {KEY_BYTES_MAX} bytes long; this one has {len(key.encode())}")
     return key

@@ -42,8 +42,10 @@ def _offer_key(lane: Lane, owner: str, now: Now) -> None:
         return  # what it changed has stirred the key again
     pool = lane.policy.of(run.action).pool
     roomy = [session for session in lane.current_sessions(pool, run.action) if lane.free_slots(session) > 0]
+    if len(roomy) > 1:
+        roomy.sort(key=lambda each: (-lane.free_slots(each), each.name, each.id))
     if roomy:
-        _grant(lane, run, min(roomy, key=lambda each: (-lane.free_slots(each), each.name, each.id)), now)
+        _grant(lane, run, roomy[0], now)
 
 
 def _offer_slots(lane: Lane, id: str, now: Now) -> None:

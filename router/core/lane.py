@@ -16,7 +16,7 @@ from keylane.router.core.policy import Policy
 from keylane.router.core.projections import conflict, dead_letter
 from keylane.router.core.records import Forward, Gone, Halted, Now, Output
 from keylane.router.core.standing import carried_bytes, due_ms, is_joinable, likeness, offer, seat, stands
-from keylane.router.core.timers import Timers
+from keylane.router.core.timers import Timers, Waits
 from keylane.schemas import topics
 from keylane.schemas.base import Schema
 from keylane.schemas.events import AnyEvent
@@ -90,8 +90,8 @@ class Lane:
         self.groups: dict[Group, list[tuple[int, int, str]]] = {}
         self.serving: dict[tuple[str, str], list[Group]] = {}
         self.refused_order: list[Entry] = []
-        # Who waits, by when it was accepted: what is watched from outside, no rule.
-        self.waiting = Timers()
+        # How many wait, and by when they were accepted: what is watched from outside, no rule.
+        self.waiting = Waits(self._is_waiting)
         # Timers that decide fire only after both inputs have been read up; the others only forget.
         self.deciding = Timers()
         self.outcomes = Timers()
@@ -141,7 +141,7 @@ class Lane:
             if is_joinable(old) != is_joinable(new):
                 (_add if is_joinable(new) else _remove)(self.equal, likeness(run), (run.order, id))
             self._rehead(run.owner)
-        self._retime(key, old, new)
+        self._retime(key, new)
 
     def _carry(self, old: Run | None, new: Run | None) -> None:
         """Keep `carried_bytes`. Most changes of a run leave what it carries as it is."""
@@ -154,6 +154,7 @@ class Lane:
         entry = (run.order, run.id)
         if run.state == "Waiting":
             _add(self.queue, run.owner, entry)
+            self.waiting.enter(run.accepted_ms, run.id)
             owners = self.waiting_owners.setdefault(run.action, {})
             owners[run.owner] = owners.get(run.owner, 0) + 1
         elif run.state == "Held":
@@ -165,6 +166,7 @@ class Lane:
         entry = (run.order, run.id)
         if run.state == "Waiting":
             _remove(self.queue, run.owner, entry)
+            self.waiting.leave()
             owners = self.waiting_owners[run.action]
             owners[run.owner] -= 1
             if not owners[run.owner]:
@@ -200,21 +202,12 @@ class Lane:
         unserved = self.unserved.get(action)
         return unserved is not None and unserved.aside
 
-    def _retime(self, key: bytes, old: Run | None, new: Run | None) -> None:
-        if old is not None and (new is None or new.state != old.state):
-            self._forget_times(key, old)
-        if new is not None:
-            if new.state == "Done":
-                self.outcomes.set(key, new.forget_ms)
-            else:
-                self.deciding.set(key, due_ms(new, self.deadline_ms(new)))
-                if new.state == "Waiting":
-                    self.waiting.set(key, new.accepted_ms)
-
-    def _forget_times(self, key: bytes, old: Run) -> None:
-        (self.outcomes if old.state == "Done" else self.deciding).set(key, None)
-        if old.state == "Waiting":
-            self.waiting.set(key, None)
+    def _retime(self, key: bytes, new: Run | None) -> None:
+        if new is None or new.state == "Done":
+            self.deciding.set(key, None)
+            self.outcomes.set(key, None if new is None else new.forget_ms)
+        else:  # what is done stays done
+            self.deciding.set(key, due_ms(new, self.deadline_ms(new)))
 
     def _put_member(self, key: bytes, id: str, new: Member | None) -> None:
         old = self.members.pop(id, None)
@@ -228,7 +221,7 @@ class Lane:
         one = new or old
         run = None if one is None else self.runs.get(one.run)  # at a load it may come after its requests
         if run is not None:
-            self._retime(b"run/" + run.id.encode(), run, run)
+            self._retime(b"run/" + run.id.encode(), run)
 
     def _put_refused(self, key: bytes, id: str, new: RefusedRequest | None) -> None:
         old = self.refused.pop(id, None)
@@ -333,6 +326,10 @@ class Lane:
             )
         self.own = replace(self.own, token=token)
         return token
+
+    def _is_waiting(self, id: str) -> bool:
+        run = self.runs.get(id)
+        return run is not None and run.state == "Waiting"
 
     # -- what the rules ask -------------------------------------------------------------------------------
 

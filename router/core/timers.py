@@ -1,7 +1,8 @@
-"""Ordered deadlines by key. Holds times, never rules, and knows no records."""
+"""Ordered times: deadlines by key, and since when things wait. Holds times, never rules, and knows no records."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from heapq import heapify, heappop, heappush
 
 STALE_ENTRIES_MIN = 1_024
@@ -45,3 +46,33 @@ class Timers:
 
     def __len__(self) -> int:
         return len(self.due_ms)
+
+
+class Waits:
+    """How many wait, and since when the first of them does. Who still waits is asked, not kept a second time."""
+
+    def __init__(self, is_waiting: Callable[[str], bool]) -> None:
+        self._is_waiting = is_waiting
+        self._count = 0
+        self._heap: list[tuple[int, str]] = []
+
+    def enter(self, since_ms: int, id: str) -> None:
+        """One more waits. Once it has left it may enter again."""
+        self._count += 1
+        heappush(self._heap, (since_ms, id))
+        if len(self._heap) > 2 * self._count + STALE_ENTRIES_MIN:
+            self._heap = [entry for entry in set(self._heap) if self._is_waiting(entry[1])]
+            heapify(self._heap)
+
+    def leave(self) -> None:
+        """One of those that entered waits no longer."""
+        self._count -= 1
+
+    def first_ms(self) -> int | None:
+        """Since when whoever waits longest does."""
+        while self._heap and not self._is_waiting(self._heap[0][1]):
+            heappop(self._heap)
+        return self._heap[0][0] if self._heap else None
+
+    def __len__(self) -> int:
+        return self._count
