@@ -111,9 +111,11 @@ def refuse(
 
 def joinable(lane: Lane, request: WorkRequest, payload_digest: str, now: Now) -> Run | None:
     """Rule 4: the run that an equal request joins, newest first; None where it must be a run of its own."""
+    alike = lane.equal.get((request.resource, request.action, payload_digest))
+    if alike is None:
+        return None
     window_ms = lane.policy.of(request.action).coalesce_ms
-    alike = (request.resource, request.action, payload_digest)
-    for _, id in reversed(lane.equal.get(alike, ())):
+    for _, id in reversed(alike):
         run = lane.runs[id]
         if run.state == "Waiting" and (run.granted_order is None or _unchanged_since(lane, run)):
             return run
@@ -212,10 +214,11 @@ def _full(lane: Lane, request: WorkRequest) -> tuple[Code, str] | None:
 def _accept(lane: Lane, arrived: Arrived, request: WorkRequest, now: Now) -> None:
     owner = request.resource
     holder = lane.held.get(owner)
-    seq = lane.emit(
-        Queued,
-        now,
-        arrived.traceparent,
+    queued = Queued(
+        seq=lane.next_seq,
+        clock_ms=now.clock_ms,
+        time=now.time,
+        input=lane.input,
         request=request.id,
         run=request.id,
         resource=request.resource,
@@ -226,6 +229,7 @@ def _accept(lane: Lane, arrived: Arrived, request: WorkRequest, now: Now) -> Non
         holder="" if holder is None else lane.runs[holder].holder,
         unserved=not lane.is_served(request.action),
     )
+    seq = lane.publish(queued, owner, arrived.traceparent)
     lane.put(
         Run(
             id=request.id,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from keylane.router.core.describe import about, parties_of, party_of
+from keylane.router.core.describe import parties_of, party_of
 from keylane.router.core.endings import end
 from keylane.router.core.lane import Lane
 from keylane.router.core.records import Arrived, Now
@@ -51,7 +51,7 @@ def _offer_key(lane: Lane, owner: str, now: Now) -> None:
 def _offer_slots(lane: Lane, id: str, now: Now) -> None:
     """Fill a session's free slots with the oldest heads among its actions."""
     session = lane.sessions.get(id)
-    if session is None or lane.groups[session.pool, session.actions][-1][2] != id:
+    if session is None or lane.seats.current_of(session) != id:
         return
     while lane.free_slots(session) > 0:
         heads = [lane.heads[action][0] for action in session.actions if action in lane.heads]
@@ -82,12 +82,13 @@ def _grant(lane: Lane, run: Run, session: WorkerSession, now: Now) -> None:
     token = lane.mint()
     attempt = run.attempt + 1
     requests = tuple(member.id for member in lane.live_members(run))
-    number = lane.tell(
-        session,
-        WorkItem,
-        run.traceparent,
+    item = WorkItem(
+        session=session.id,
+        number=session.sent + 1,
         heartbeat=session.heartbeat,
-        **about(run),
+        run=run.id,
+        resource=run.resource,
+        action=run.action,
         owner=run.owner,
         payload=run.payload,
         requests=requests,
@@ -99,11 +100,15 @@ def _grant(lane: Lane, run: Run, session: WorkerSession, now: Now) -> None:
         checkpoint=run.checkpoint,
         previous_end=run.previous_end,
     )
-    seq = lane.emit(
-        Granted,
-        now,
-        run.traceparent,
-        **about(run),
+    number = lane.send(session, item, run.owner, run.traceparent)
+    granted = Granted(
+        seq=lane.next_seq,
+        clock_ms=now.clock_ms,
+        time=now.time,
+        input=lane.input,
+        run=run.id,
+        resource=run.resource,
+        action=run.action,
         owner=run.owner,
         token=token,
         attempt=attempt,
@@ -113,6 +118,7 @@ def _grant(lane: Lane, run: Run, session: WorkerSession, now: Now) -> None:
         waited_ms=now.clock_ms - run.accepted_ms,
         requests=requests,
     )
+    seq = lane.publish(granted, run.owner, run.traceparent)
     hold_until_ms = now.clock_ms + policy.max_hold_ms
     lane.put(
         replace(

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import Any
 
 from msgspec.structs import replace
 
+from keylane.router.core.ordered import Entry, add, remove
 from keylane.router.core.policy import Policy
 from keylane.router.core.projections import conflict, dead_letter
 from keylane.router.core.records import Forward, Gone, Halted, Now, Output
+from keylane.router.core.seats import Seats
 from keylane.router.core.standing import carried_bytes, due_ms, is_joinable, likeness, offer, seat, stands
 from keylane.router.core.timers import Timers, Waits
 from keylane.schemas import topics
@@ -38,25 +40,6 @@ from keylane.schemas.state import (
 
 TOKEN_MAX = 2**52
 """A lane halts beyond: tokens must stay below 2^53, which JSON readers hold exactly (design section 4)."""
-
-K = TypeVar("K")
-Entry = tuple[int, str]
-"""(order, id): ordered lists of these keep every walk the same on any machine."""
-Group = tuple[str, tuple[str, ...]]
-"""(pool, actions): worker sessions that stand in for each other."""
-
-
-def _add(lists: dict[K, list[Any]], key: K, entry: Any) -> None:
-    insort(lists.setdefault(key, []), entry)
-
-
-def _remove(lists: dict[K, list[Any]], key: K, entry: Any) -> None:
-    entries = lists[key]
-    place = bisect_left(entries, entry)
-    assert entries[place] == entry
-    del entries[place]
-    if not entries:
-        del lists[key]
 
 
 class Lane:
@@ -87,8 +70,7 @@ class Lane:
         self.held_by: dict[str, list[Entry]] = {}
         self.members_of: dict[str, list[Entry]] = {}
         self.deadlines_of: dict[str, list[Entry]] = {}
-        self.groups: dict[Group, list[tuple[int, int, str]]] = {}
-        self.serving: dict[tuple[str, str], list[Group]] = {}
+        self.seats = Seats()
         self.refused_order: list[Entry] = []
         # How many wait, and by when they were accepted: what is watched from outside, no rule.
         self.waiting = Waits(self._is_waiting)
@@ -139,7 +121,7 @@ class Lane:
             if new is not None:
                 self._place(new)
             if is_joinable(old) != is_joinable(new):
-                (_add if is_joinable(new) else _remove)(self.equal, likeness(run), (run.order, id))
+                (add if is_joinable(new) else remove)(self.equal, likeness(run), (run.order, id))
             self._rehead(run.owner)
         self._retime(key, new)
 
@@ -153,19 +135,19 @@ class Lane:
     def _place(self, run: Run) -> None:
         entry = (run.order, run.id)
         if run.state == "Waiting":
-            _add(self.queue, run.owner, entry)
+            add(self.queue, run.owner, entry)
             self.waiting.enter(run.accepted_ms, run.id)
             owners = self.waiting_owners.setdefault(run.action, {})
             owners[run.owner] = owners.get(run.owner, 0) + 1
         elif run.state == "Held":
             assert run.owner not in self.held, "one live grant per owning key"
             self.held[run.owner] = run.id
-            _add(self.held_by, run.session, entry)
+            add(self.held_by, run.session, entry)
 
     def _unplace(self, run: Run) -> None:
         entry = (run.order, run.id)
         if run.state == "Waiting":
-            _remove(self.queue, run.owner, entry)
+            remove(self.queue, run.owner, entry)
             self.waiting.leave()
             owners = self.waiting_owners[run.action]
             owners[run.owner] -= 1
@@ -175,7 +157,7 @@ class Lane:
                     del self.waiting_owners[run.action]
         elif run.state == "Held":
             del self.held[run.owner]
-            _remove(self.held_by, run.session, entry)
+            remove(self.held_by, run.session, entry)
             self.freed[run.session] = None
 
     def _rehead(self, owner: str) -> None:
@@ -191,10 +173,10 @@ class Lane:
         if head == old:
             return
         if old is not None:
-            _remove(self.heads, *old)
+            remove(self.heads, *old)
             del self.head_of[owner]
         if head is not None:
-            _add(self.heads, *head)
+            add(self.heads, *head)
             self.head_of[owner] = head
             self.stirred[owner] = None
 
@@ -211,7 +193,7 @@ class Lane:
 
     def _put_member(self, key: bytes, id: str, new: Member | None) -> None:
         old = self.members.pop(id, None)
-        for member, change in ((old, _remove), (new, _add)):
+        for member, change in ((old, remove), (new, add)):
             if member is not None:
                 change(self.members_of, member.run, (member.order, id))
                 if member.deadline_ms is not None and member.left is None:
@@ -255,23 +237,12 @@ class Lane:
             if old is not None and offer(old) == offer(new):
                 return  # as where one more item was sent to it
         if old is None or new is None or seat(old) != seat(new):
-            self._reseat(old, new)
+            self.seats.change(old, new)
         self.deciding.set(key, None if new is None else new.lapses_ms)
         for session in (old, new):
-            if session is not None and (session.pool, session.actions) in self.groups:
-                self.freed[self.groups[session.pool, session.actions][-1][2]] = None
-
-    def _reseat(self, old: WorkerSession | None, new: WorkerSession | None) -> None:
-        if old is not None:
-            group = (old.pool, old.actions)
-            _remove(self.groups, group, seat(old))
-            for action in old.actions if group not in self.groups else ():
-                _remove(self.serving, (old.pool, action), group)
-        if new is not None:
-            group = (new.pool, new.actions)
-            for action in new.actions if group not in self.groups else ():
-                _add(self.serving, (new.pool, action), group)
-            _add(self.groups, group, seat(new))
+            current = None if session is None else self.seats.current_of(session)
+            if current is not None:
+                self.freed[current] = None
 
     def _put_resource(self, key: bytes, name: str, new: Resource | None) -> None:
         self.resources.pop(name, None)
@@ -283,11 +254,20 @@ class Lane:
 
     def emit(self, kind: type[AnyEvent], now: Now, traceparent: str | None = None, /, **fields: Any) -> int:
         """Say one decision: the event, and whatever is projected from it. Returns its sequence number."""
-        seq = self.own.seq + 1
+        event = kind(seq=self.next_seq, clock_ms=now.clock_ms, time=now.time, input=self.input, **fields)
+        return self.publish(event, fields.get("owner") or fields.get("resource") or "", traceparent)
+
+    @property
+    def next_seq(self) -> int:
+        """The sequence number of the next event."""
+        return self.own.seq + 1
+
+    def publish(self, event: AnyEvent, key: str, traceparent: str | None) -> int:
+        """`emit` for an event that its rule has made itself: one that most requests have, for that is quicker."""
+        seq = event.seq
+        assert seq == self.own.seq + 1
         self.own = replace(self.own, seq=seq)  # derives nothing, and every turn that writes writes it
-        event = kind(seq=seq, clock_ms=now.clock_ms, time=now.time, input=self.input, **fields)
         id = f"{self.partition}-{seq}"
-        key = fields.get("owner") or fields.get("resource") or ""
         self.outputs.append(Output(topics.EVENTS, key, event, id, traceparent))
         artifact = conflict(event, id)
         if artifact is not None:
@@ -306,10 +286,15 @@ class Lane:
         **fields: Any,
     ) -> int:
         """Write the session's next numbered item record. Returns its number."""
-        number = session.sent + 1
+        return self.send(session, kind(session=session.id, number=session.sent + 1, **fields), session.id, trace)
+
+    def send(
+        self, session: WorkerSession, record: SessionOpened | WorkItem | Notice, key: str, trace: str | None
+    ) -> int:
+        """`tell` for a record that its rule has made itself, as `publish` is for an event."""
+        number = record.number
+        assert number == session.sent + 1
         self.put(replace(session, sent=number))
-        record = kind(session=session.id, number=number, **fields)
-        key = fields.get("owner") or session.id
         self.outputs.append(Output(topics.items(session.pool), key, record, f"{session.id}-{number}", trace))
         return number
 
@@ -369,7 +354,7 @@ class Lane:
 
     def current_sessions(self, pool: str, action: str) -> list[WorkerSession]:
         """Of each group that handles the action, the one that gets new grants: highest generation, then latest."""
-        return [self.sessions[self.groups[group][-1][2]] for group in self.serving.get((pool, action), ())]
+        return [self.sessions[id] for id in self.seats.current.get((pool, action), ())]
 
     def free_slots(self, session: WorkerSession) -> int:
         """How many more items the session takes: none before its first heartbeat.
@@ -381,7 +366,7 @@ class Lane:
 
     def is_served(self, action: str) -> bool:
         """Whether some live session of the action's pool handles it."""
-        return (self.policy.of(action).pool, action) in self.serving
+        return (self.policy.of(action).pool, action) in self.seats.current
 
 
 _PUT: dict[type, Callable[[Lane, bytes, str, Any], None]] = {

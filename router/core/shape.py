@@ -51,10 +51,10 @@ def _work(request: WorkRequest, run_bytes_max: int) -> None:
     _name("action", request.action)
     if request.deadline_ms is not None and not 0 < request.deadline_ms <= DEADLINE_MS_MAX:
         raise Misshapen("BAD_RECORD", f"deadline_ms: must be from 1 to {DEADLINE_MS_MAX}")
-    for field in LATER:
-        if getattr(request, field):
-            raise Misshapen("BAD_RECORD", f"{field}: this router has no rule for it yet; send the request without it")
-    if len(bytes(request.payload)) > run_bytes_max:
+    if request.idempotency_key or request.expected_version or request.coalesce_key or request.requires:
+        field = next(name for name in LATER if getattr(request, name))
+        raise Misshapen("BAD_RECORD", f"{field}: this router has no rule for it yet; send the request without it")
+    if len(memoryview(request.payload)) > run_bytes_max:
         raise Misshapen("TOO_LARGE", f"payload: more than {run_bytes_max} bytes")
 
 

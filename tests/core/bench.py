@@ -36,7 +36,7 @@ TOKENS_A_LOAD = 1_000
 
 INDEXES = (
     "queue", "held", "head_of", "heads", "waiting_owners", "equal", "held_by", "members_of", "deadlines_of",
-    "groups", "serving", "refused_order",
+    "refused_order",
 )  # fmt: skip
 RECORDS = ("runs", "members", "refused", "kept", "unserved", "sessions", "resources")
 TIMERS = ("deciding", "outcomes", "idle", "resting")
@@ -50,6 +50,7 @@ def image(lane: Lane) -> dict[str, Any]:
     for name in INDEXES:
         index = getattr(lane, name)
         found[name] = dict(index) if isinstance(index, dict) else list(index)
+    found["seats"] = {name: dict(index) for name, index in vars(lane.seats).items()}
     for name in TIMERS:
         found[name] = dict(getattr(lane, name).due_ms)
     return found
