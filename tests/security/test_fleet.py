@@ -2,12 +2,10 @@
 
 import json
 from pathlib import Path
-from urllib.parse import urlencode
 
 import anyio
 import pytest
-from e2e.processes import keylane, running, stop
-from security import rights
+from e2e.processes import keylane, running
 from security.secured import Secured
 
 from keylane.journal import AccessDenied, Record, connect

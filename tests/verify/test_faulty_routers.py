@@ -17,8 +17,10 @@ from verify.recording import Recorder, judged
 from keylane.router.core import arrival, dispatch, endings, lane, sessions, step, transitions
 from keylane.router.core.lane import Lane
 from keylane.router.core.records import Gone, Now
+from keylane.schemas.items import WorkItem
 from keylane.schemas.results import Progress
 from keylane.schemas.state import Member, Run
+from keylane.verify import Configured
 
 Patch = pytest.MonkeyPatch
 HISTORIES = 60
@@ -116,9 +118,9 @@ def members_are_not_remembered(patch: Patch) -> None:
     work = step._work
 
     def forgetful(lane_: Lane, arrived: Any, request: Any, now: Now) -> None:
-        member = lane_.members.get(request.id)
-        if member is not None and lane_.runs[member.run].state == "Done":
-            lane_.put(Gone(b"member/" + request.id.encode()))
+        run = lane_.runs.get(request.id)
+        if run is not None and run.state == "Done" and lane_.member_count(run) == 1:
+            lane_.put(Gone(b"run/" + request.id.encode()))
         work(lane_, arrived, request, now)
 
     patch.setattr(step, "_work", forgetful)
@@ -135,15 +137,15 @@ def cancelled_requests_stay(patch: Patch) -> None:
 
 
 def items_are_not_sent(patch: Patch) -> None:
-    tell = Lane.tell
+    send = Lane.send
 
-    def silent(self: Lane, session: Any, kind: Any, /, *args: Any, **fields: Any) -> int:
-        number = tell(self, session, kind, *args, **fields)
-        if kind.__name__ == "WorkItem" and number % 5 == 0:
+    def silent(self: Lane, session: Any, record: Any, key: str, trace: str | None) -> int:
+        number = send(self, session, record, key, trace)
+        if isinstance(record, WorkItem) and number % 5 == 0:
             self.outputs.pop()
         return number
 
-    patch.setattr(Lane, "tell", silent)
+    patch.setattr(Lane, "send", silent)
 
 
 def full_queues_say_nothing(patch: Patch) -> None:
@@ -195,8 +197,8 @@ def broken_by(seed: int) -> set[int]:
         at_rest = True
     except (AssertionError, KeyError):
         pass
-    entries = bench.entries[: bench.commits[-1]]
-    return set(judged(entries, drained=at_rest).found)
+    lines = [Configured(retention_ms=MIXED.retention_ms), *bench.entries[: bench.commits[-1]]]
+    return set(judged(lines, drained=at_rest).found)
 
 
 @pytest.mark.parametrize(("fault", "promise"), FAULTS, ids=lambda value: getattr(value, "__name__", str(value)))
