@@ -43,7 +43,7 @@ class Commits:
         if fold.last_at < 0:
             fold.lose_track()  # retention has taken what was before, or it was not recorded
             why = "the history begins in the middle: what was decided before is not there"
-            for promise in (1, 3, 4, 5, 7, 9, 11):
+            for promise in (1, 2, 3, 4, 5, 7, 8, 9, 11):
                 self.lane.findings.undecided(promise, why)
             return True
         places = (self.lane.event(fold.last_at), self.lane.event(at))
@@ -64,6 +64,7 @@ class Commits:
         if found is None:
             return None
         topic, offset = found
+        self.lane.names_inputs = True
         seen = self.seen.setdefault(topic, [])
         if seen and offset <= seen[-1][0]:
             self.lane.violation(
@@ -215,7 +216,7 @@ class Commits:
             topics.REQUESTS: [(each.offset, each.kind) for each in self.lane.asked if each.kind in SPEAKING],
             topics.RESULTS: [(each.offset, each.kind) for each in self.lane.reported if each.kind in SPEAKING],
         }
-        if not any(self.seen.values()) and self.fold.last_seq:
+        if not self.lane.names_inputs and self.fold.last_seq:
             why = "no event names the record that it answers"
             self.lane.findings.undecided(8, why, sum(map(len, kinds.values())))
             return

@@ -62,22 +62,27 @@ class Reported(NamedTuple):
 
 
 class Lane:
-    """One partition of every topic. `extent` has, by topic, the offsets of the first and after the last record."""
+    """One partition of every topic."""
 
     def __init__(self, partition: int, findings: Findings) -> None:
         self.partition = partition
         self.findings = findings
         self.fold = Fold()
-        self.extent: dict[str, tuple[int, int]] = {}
+        self.begins: dict[str, int] = {}
+        """By topic: the offset of the first record."""
         self.read_to: dict[str, int] = {}
+        """By topic, where a recorder says so: how far it was read, whether or not there was anything."""
         self.moving = False
+        """State was written to while it was read."""
+        self.names_inputs = False
+        """Some event names the record that it answers: routers before that was on record never did."""
         self.asked: list[Asked] = []
         self.reported: list[Reported] = []
         self.artifacts: list[tuple[int, int, str, str, str]] = []
         """(offset, event, kind, resource, id)."""
         self.letters: list[tuple[int, int, str, int]] = []
         """(offset, event, topic and offset of what was set aside)."""
-        self.items: list[tuple[str, int, ItemRecord | None]] = []
+        self.items: list[tuple[str, int, ItemRecord]] = []
         self.owns: list[tuple[int, LaneRecord]] = []
         """The lane's own records that are left, with their offsets."""
         self.state: dict[bytes, tuple[int, StateRecord]] = {}
@@ -99,8 +104,7 @@ class Lane:
 
     def begin_of(self, topic: str) -> int:
         """The first offset that is there: 0 where nothing is known to be gone."""
-        first = self.extent.get(topic)
-        return self.read_to.get(topic, 0) if first is None else first[0]
+        return self.begins.get(topic, self.read_to.get(topic, 0))
 
     def reaches(self, span: Span) -> None:
         """A partition was read so far."""
@@ -109,8 +113,7 @@ class Lane:
 
     def take(self, entry: Entry) -> None:
         """Keep what rules will ask of a record that is not an event."""
-        extent = self.extent.get(entry.topic)
-        self.extent[entry.topic] = (entry.offset if extent is None else extent[0], entry.offset + 1)
+        self.begins.setdefault(entry.topic, entry.offset)
         taker = _TAKERS.get(entry.topic)
         if taker is not None:
             taker(self, entry)

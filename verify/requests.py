@@ -203,6 +203,7 @@ class Requests:
         and as the outcomes of now have it, which proves nothing of those of another configuration."""
         asked = {each.offset: each for each in self.lane.asked}
         self._answered(drained, asked)
+        self._final(drained)
         self._left(asked)
         remembered_ms = 0 if configured_ms is None else min(configured_ms, CROWDED_MS)
         self._anew(remembered_ms, observed_ms if configured_ms is None else configured_ms)
@@ -224,7 +225,7 @@ class Requests:
                     gone += 1
                 elif lane.unreadable.get(topics.EVENTS):
                     unread += 1
-                elif first_seen is None and self.fold.last_seq:
+                elif self.fold.last_seq and not lane.names_inputs:
                     unnamed += 1
                 else:
                     own = () if cut is None else (lane.place(topics.STATE, cut[0]),)
@@ -236,6 +237,15 @@ class Requests:
         lane.findings.undecided(3, "the events of that time are not there any more, for requests", gone)
         lane.findings.undecided(3, "events cannot be read by this keylane, perhaps answers of requests", unread)
         lane.findings.undecided(3, "no event names the record that it answers, for requests", unnamed)
+
+    def _final(self, drained: bool) -> None:
+        """A loss that ends a run is followed by its end at once."""
+        cut = self.lane.cut(drained)
+        for run in self.fold.runs.values():
+            if run.state == "Lost" and (cut is None or run.changed_seq <= cut[1].seq):
+                message = f"{run.id} was lost for the last time, and its requesters were never told that it has ended"
+                places = (run.accepted_at, run.changed_at)
+                self.lane.violation(3, message, *(self.lane.event(at) for at in places))
 
     def _left(self, asked: dict[int, Asked]) -> None:
         """Who was withdrawn had asked for it, or had a deadline that was over."""

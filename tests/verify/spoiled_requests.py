@@ -69,6 +69,21 @@ def a_grant_after_the_end(entries: list[Entry]) -> Spoiled:
 
 
 @breaks(3)
+def lost_for_good_and_never_ended(entries: list[Entry]) -> Spoiled:
+    again, places = edited(entries, "Lost", where={"run": "r10"}, final=True)
+    begin = again[: find(again, "WorkerOpened", session="w2")]
+    return begin, places
+
+
+@breaks(3)
+def the_only_request_is_passed_over(entries: list[Entry]) -> Spoiled:
+    kept = [*entries[: find(entries, "LaneRecord", 1) + 1], entries[find(entries, "WorkRequest", id="r1")]]
+    last = find(kept, "LaneRecord", -1)
+    kept = changed(kept, last, positions=value_of(kept[last])["positions"] | {"requests": 1})
+    return kept, ["requests/0/0"]
+
+
+@breaks(3)
 def sent_on_to_nowhere(entries: list[Entry]) -> Spoiled:
     index = find(entries, "Refused", request="r4")
     event = dict.fromkeys(value_of(entries[index])) | {
