@@ -12,14 +12,15 @@ import anyio
 
 from keylane.journal.port import Journal, Place, Stored
 from keylane.schemas import topics
-from keylane.schemas.codec import decode_event
-from keylane.schemas.events import WorkerOpened
+from keylane.schemas.codec import decode_event, decode_state
+from keylane.schemas.events import WorkerClosed, WorkerOpened
+from keylane.schemas.state import WorkerSession
 from keylane.verify import Entry, Line, Span
 
 BATCH = 10_000
 POLL_S = 1.0
 LAPS_MAX = 20
-OPENED = b'"WorkerOpened"'
+SESSION_KEY = b"session/"
 
 
 async def history_of(journal: Journal, partitions: int, found: Callable[[int], None]) -> AsyncGenerator[Line, None]:
@@ -27,13 +28,11 @@ async def history_of(journal: Journal, partitions: int, found: Callable[[int], N
     pools = {"default"}
     for number in range(partitions):
         async for line in _state(journal, Place(topics.STATE, number), found):
+            pools |= _pools(line)
             yield line
     outputs = (topics.EVENTS, topics.CONFLICTS, topics.DEADLETTERS)
     async for line in _topics(journal, outputs, partitions, found):
-        if isinstance(line, Entry) and line.topic == topics.EVENTS and OPENED in (line.value or b""):
-            event = decode_event(line.value)
-            if isinstance(event, WorkerOpened):
-                pools.add(event.pool)
+        pools |= _pools(line)
         yield line
     items = [topics.items(pool) for pool in sorted(pools)]
     there = [topic for topic in items if await journal.partitions(topic) is not None]
@@ -43,6 +42,18 @@ async def history_of(journal: Journal, partitions: int, found: Callable[[int], N
         yield line
     async for line in _topics(journal, (topics.WAITS, topics.METADATA), 1, found):
         yield line
+
+
+def _pools(line: Line) -> set[str]:
+    """The pool of a session, which a session that is open has in `state`, and one that was in its events."""
+    if not isinstance(line, Entry) or line.value is None:
+        return set()
+    record: object = None
+    if line.topic == topics.STATE and (line.key or b"").startswith(SESSION_KEY):
+        record = decode_state(line.value)
+    elif line.topic == topics.EVENTS and (b'"WorkerOpened"' in line.value or b'"WorkerClosed"' in line.value):
+        record = decode_event(line.value)
+    return {record.pool} if isinstance(record, WorkerSession | WorkerOpened | WorkerClosed) else set()
 
 
 async def _state(journal: Journal, place: Place, found: Callable[[int], None]) -> AsyncGenerator[Line, None]:
@@ -82,7 +93,10 @@ async def _topics(
     found(sum(ends.values()))
     for place, end in ends.items():
         yield Span(topic=place.topic, partition=place.partition, end=end)
-    reader = await journal.reader(dict.fromkeys((place for place, end in ends.items() if end), None))
+    filled = [place for place, end in ends.items() if end]
+    if not filled:
+        return
+    reader = await journal.reader(dict.fromkeys(filled))
     try:
         while any(position < ends[place] for place, position in reader.positions().items()):
             for stored in await reader.poll(BATCH, POLL_S):
