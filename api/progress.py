@@ -17,18 +17,8 @@ def unseen(_: int) -> None:
 @contextmanager
 def progress(context: CommandContext, title: str, total: int) -> Iterator[Advance]:
     """Yields what is to be called with how much more is done, of `total`. The bar is gone afterwards."""
-    if not context.watched:
-        yield unseen
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(title, total=total)
-
-        def advance(done: int) -> None:
-            bar.advance(task, done)
-
+    with growing(context, title) as (found, advance):
+        found(total)
         yield advance
 
 
