@@ -21,6 +21,7 @@ from cyclopts import App, CycloptsError, Group, Parameter
 from keylane import (
     cli_conflicts,
     cli_deadletters,
+    cli_doctor,
     cli_ingest,
     cli_operating,
     cli_requests,
@@ -88,6 +89,11 @@ def _add_commands(app: App) -> None:
     letters.command(cli_deadletters.show)
     letters.command(cli_deadletters.replay)
     app.command(letters)
+    topics = App(name="topics", help="The journal's topics, against what routers need.")
+    topics.command(cli_doctor.plan)
+    topics.command(cli_doctor.apply)
+    app.command(topics)
+    app.command(cli_doctor.doctor)
     ingest = App(name="ingest", help="Turn what happens elsewhere into work requests.")
     ingest.command(cli_ingest.github)
     app.command(ingest)

@@ -79,6 +79,52 @@ class SettingShown(msgspec.Struct, frozen=True, kw_only=True):
     origin: str | None = None
 
 
+class TopicStep(msgspec.Struct, frozen=True, kw_only=True):
+    """One difference between the topics that are there and those that there should be. `create`, `pin` (the metadata)
+    and `change` are what apply does; it leaves what is `kept` and `extra`, and does nothing while one is `blocked`."""
+
+    what: Literal["create", "pin", "change", "kept", "blocked", "extra"]
+    topic: str
+    setting: str = ""
+    found: str = ""
+    wanted: str = ""
+    why: str = ""
+
+
+class Planned(msgspec.Struct, frozen=True, kw_only=True):
+    """How much there is to do, and how much is in the way. `checked`: the exit code says so too."""
+
+    pending: int
+    blocked: int
+    kept: int
+    extra: int
+    checked: bool = False
+
+
+class Applied(msgspec.Struct, frozen=True, kw_only=True):
+    """How many steps were taken; 0: all was as it should be."""
+
+    taken: int
+
+
+class Check(msgspec.Struct, frozen=True, kw_only=True):
+    """What one check of the doctor found, and what to do about it."""
+
+    check: str
+    level: Literal["ok", "warn", "fault"]
+    said: str
+    advice: str = ""
+
+
+class Diagnosed(msgspec.Struct, frozen=True, kw_only=True):
+    """How many checks ended how. `unreachable`: the only faults are that something does not answer."""
+
+    ok: int
+    warnings: int
+    faults: int
+    unreachable: bool
+
+
 class Scene(msgspec.Struct, frozen=True, kw_only=True):
     """The demo: a new part of its story."""
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from keylane.cli_answers import Ingested, Judged, ReplayDone
+from keylane.cli_answers import Diagnosed, Ingested, Judged, Planned, ReplayDone
 from keylane.cli_context import ClaimBroken, UsageError
 from keylane.cli_text import line
 from keylane.errors import KeylaneError
@@ -70,7 +70,8 @@ def exit_of_answer(answer: msgspec.Struct) -> int:
 
     Lines that were no deliveries make an ingestion a usage error, although the others were published: the
     file is not what it was said to be, and a pipeline has to notice. A judgement is 1 where a promise was broken, and
-    3 where what would show it was not found.
+    3 where what would show it was not found. A plan is 0 whatever it
+    holds, unless it was to check: then 1 when changes are pending, as diff(1) has it.
     """
     match answer:
         case Outcome(status="completed"):
@@ -85,6 +86,12 @@ def exit_of_answer(answer: msgspec.Struct) -> int:
             return USAGE
         case Judged(found=found, undecided=undecided) if found or undecided:
             return FAILED if found else NOT_FOUND
+        case Planned(checked=True, blocked=blocked) if blocked:
+            return CONFIGURATION
+        case Planned(checked=True, pending=pending) if pending:
+            return FAILED
+        case Diagnosed(faults=faults, unreachable=unreachable) if faults:
+            return UNREACHABLE if unreachable else CONFIGURATION
     return DONE
 
 

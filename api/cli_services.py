@@ -54,6 +54,32 @@ class RouterFlags:
 NO_FLAGS = RouterFlags()
 
 
+@Parameter(name="*")
+@dataclass(frozen=True)
+class TopicFlags:
+    """What commands about topics take of a router's configuration.
+
+    Parameters
+    ----------
+    config:
+        The routers' configuration. Else ./keylane.toml, where there is one.
+    partitions:
+        In how many lanes resources are put.
+    replication_factor:
+        How many brokers keep each record. Else as the brokers are configured.
+    min_insync_replicas:
+        How many of them must have it before it is acknowledged. Else as the brokers are configured.
+    """
+
+    config: ConfigFile = None
+    partitions: int | None = None
+    replication_factor: int | None = None
+    min_insync_replicas: int | None = None
+
+
+NO_TOPIC_FLAGS = TopicFlags()
+
+
 async def up(*, flags: RouterFlags = NO_FLAGS, logs: LogFlags = AS_SET, context: Context) -> msgspec.Struct:
     """Serve everything from this process, on the embedded journal in ./.keylane. Stops on SIGTERM or Ctrl-C."""
     log_to_stderr(context, logs)
@@ -72,11 +98,11 @@ async def router(*, flags: RouterFlags = NO_FLAGS, logs: LogFlags = AS_SET, cont
 def _service(context: CommandContext, flags: RouterFlags) -> Service:
     from keylane.embedded import load
 
-    return load(*_sources(context, flags))
+    return load(*sources(context, flags))
 
 
-def _sources(
-    context: CommandContext, flags: RouterFlags
+def sources(
+    context: CommandContext, flags: RouterFlags | TopicFlags
 ) -> tuple[Path | None, Mapping[str, str], Mapping[str, object]]:
     """Where a router's configuration comes from: file, environment, flags."""
     found = context.directory / CONFIG_FILE
@@ -133,7 +159,7 @@ def config_show(
     """
     from keylane.embedded import explain
 
-    for key, value, where in explain(*_sources(context, flags)):
+    for key, value, where in explain(*sources(context, flags)):
         context.show(SettingShown(key=key, value=value, origin=where if origin else None))
 
 

@@ -1,24 +1,36 @@
-"""The composition root: the one place of the face that knows routers. For `up`, `router`, `demo` and tests.
+"""The composition root: the one place of the face that knows routers. For the commands that need one, and tests.
 
 Routers are imported when one is asked for, so that a client does not load them. No behaviour of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import anyio
 from anyio.abc import TaskStatus
+from msgspec.structs import asdict
 
+from keylane.cli_answers import TopicStep
 from keylane.errors import ConfigError, translated
 from keylane.journal.connect import connect, resolve_url
+from keylane.journal.port import Journal, TopicSpec
 from keylane.telemetry.address import BadAddress
 
 if TYPE_CHECKING:
     from keylane.router.config import Config
+
+
+class Wanted(NamedTuple):
+    """What routers of a configuration share: lanes, pools, topics, and the group in which they share lanes."""
+
+    partitions: int
+    pools: tuple[str, ...]
+    specs: Sequence[TopicSpec]
+    group: str
 
 
 class Service(NamedTuple):
@@ -53,6 +65,50 @@ def explain(
         raise ConfigError(str(error)) from error
     with translated():
         return [(key, resolve_url(value, environ) if key == "url" else value, it) for key, value, it in found]
+
+
+async def topics_planned(journal: Journal, service: Service, *, reset: bool) -> list[TopicStep]:
+    """What there is to do to topics and metadata. Raises `ConfigError`, `journal.JournalError`."""
+    from keylane.router.config import BadConfig
+    from keylane.router.plan import plan
+
+    try:
+        return [TopicStep(**step._asdict()) for step in await plan(journal, service.config, reset=reset)]
+    except BadConfig as error:
+        raise ConfigError(str(error)) from error
+
+
+async def topics_applied(
+    journal: Journal, service: Service, planned: Sequence[TopicStep], taken: Callable[[TopicStep], None]
+) -> None:
+    """Do what was planned; each step is told when it is done. Raises `ConfigError`, `journal.JournalError`."""
+    from keylane.router.config import BadConfig
+    from keylane.router.plan import Step, apply
+
+    steps = [Step(**asdict(step)) for step in planned]
+    try:
+        await apply(journal, service.config, steps, lambda step: taken(TopicStep(**step._asdict())))
+    except BadConfig as error:
+        raise ConfigError(str(error)) from error
+
+
+def topics_of_nothing(service: Service) -> list[TopicStep]:
+    """The plan for a journal of which there is nothing yet."""
+    from keylane.journal.upkeep import TopicState
+    from keylane.router.plan import steps
+    from keylane.router.setup import wanted_topics
+
+    states = [TopicState(spec.name, None) for spec in wanted_topics(service.config)]
+    return [TopicStep(**step._asdict()) for step in steps(service.config, states, [], None, reset=False)]
+
+
+def wanted(service: Service) -> Wanted:
+    """What a router of this configuration works with."""
+    from keylane.router.service import GROUP
+    from keylane.router.setup import wanted_topics
+
+    policy = service.config.policy
+    return Wanted(service.config.partitions, policy.pools, wanted_topics(service.config), GROUP)
 
 
 async def run_router(service: Service, *, ready: Callable[[str | None], None]) -> None:

@@ -6,7 +6,8 @@ As of each lane's last commit: lanes answer no queries. Works while no router is
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import msgspec
 
@@ -86,29 +87,52 @@ async def leases(journal: Journal, partition: int, read: Callable[[int], None]) 
     ]
 
 
+class LaneHealth(NamedTuple):
+    """How a lane stands beyond its lag. `oldest_ms` is the age of what each input has not had applied."""
+
+    lag: LaneLag
+    token: int
+    committed_ms: int | None
+    """Wall time of the last commit."""
+    oldest_ms: Mapping[str, int]
+    lost: str | None
+    """What will halt it: input that it can never read."""
+
+
 async def lag(journal: Journal, partition: int) -> LaneLag:
     """What one lane has not applied."""
+    return (await health(journal, partition)).lag
+
+
+async def health(journal: Journal, partition: int) -> LaneHealth:
+    """How one lane stands, as its own record and its inputs say it."""
     found = await _lane_record(journal, Place(topics.STATE, partition))
-    lane, committed = (None, None) if found is None else (found[0], rfc3339(found[1].timestamp_ms / 1_000))
+    lane, committed_ms = (None, None) if found is None else (found[0], found[1].timestamp_ms)
     positions = {} if lane is None else lane.positions
     places = [Place(topic, partition) for topic in INPUTS]
     ends = await journal.end_positions(places)
-    behind: dict[str, int] = {}
-    ages: list[float] = []
+    behind = dict.fromkeys(INPUTS, 0)
+    oldest_ms: dict[str, int] = {}
+    lost: str | None = None
     for place in places:
         at = positions.get(place.topic)
-        oldest = await _first_from(journal, place, at, ends[place])
-        behind[place.topic] = 0 if oldest is None else ends[place] - oldest.offset
+        if at is not None and at > ends[place]:
+            lost = f"{place.topic} ends at {ends[place]}, and position {at} was applied: the store was set back"
+        oldest, removed = await _first_from(journal, place, at, ends[place])
+        if removed is not None:
+            lost = f"input was removed before it was read: {removed}"
         if oldest is not None:
-            ages.append(max(0.0, time.time() - oldest.timestamp_ms / 1_000))
-    return LaneLag(
+            behind[place.topic] = ends[place] - oldest.offset
+            oldest_ms[place.topic] = max(0, time.time_ns() // 1_000_000 - oldest.timestamp_ms)
+    lag = LaneLag(
         partition=partition,
         requests=behind[topics.REQUESTS],
         results=behind[topics.RESULTS],
-        oldest_s=max(ages, default=None),
-        committed=committed,
+        oldest_s=max(oldest_ms.values()) / 1_000 if oldest_ms else None,
+        committed=None if committed_ms is None else rfc3339(committed_ms / 1_000),
         claim=0 if lane is None else lane.claim,
     )
+    return LaneHealth(lag, 0 if lane is None else lane.token, committed_ms, oldest_ms, lost)
 
 
 async def _lane_record(journal: Journal, place: Place) -> tuple[LaneRecord, Stored] | None:
@@ -133,14 +157,16 @@ async def _lane_record(journal: Journal, place: Place) -> tuple[LaneRecord, Stor
         tail *= TAIL_GROWTH
 
 
-async def _first_from(journal: Journal, place: Place, at: int | None, end: int) -> Stored | None:
-    """The first record that is not applied; None where all are. What retention has taken is passed over."""
+async def _first_from(
+    journal: Journal, place: Place, at: int | None, end: int
+) -> tuple[Stored | None, PositionLost | None]:
+    """The first record that is not applied; None where all are. What retention has taken is passed over, and told."""
     if at is not None and at >= end:
-        return None
+        return None, None
     try:
-        return await _first(journal, place, at, end)
-    except PositionLost:
-        return await _first(journal, place, None, end)
+        return await _first(journal, place, at, end), None
+    except PositionLost as lost:
+        return await _first(journal, place, None, end), lost
 
 
 async def _first(journal: Journal, place: Place, at: int | None, end: int) -> Stored | None:

@@ -7,7 +7,16 @@ from typing import Any
 
 import msgspec
 
-from keylane.cli_answers import Judged, ReplayDone, SettingShown
+from keylane.cli_answers import (
+    Applied,
+    Check,
+    Diagnosed,
+    Judged,
+    Planned,
+    ReplayDone,
+    SettingShown,
+    TopicStep,
+)
 from keylane.cli_text import block, line
 from keylane.deadletters import LetterShown, Replayed
 from keylane.history import EventShown
@@ -122,6 +131,47 @@ def _judged_rows(judged: Judged) -> Iterator[Row]:
     yield f"{records}: {verdict}", "bold red" if broken else "bold green"
 
 
+STEP_STYLES = {"create": "green", "pin": "green", "change": "yellow", "blocked": "red"}
+
+
+def _step_rows(step: TopicStep) -> Iterator[Row]:
+    said = f"{step.what:<8}{line(step.topic)}"
+    if step.setting:
+        said += f": {line(step.setting)} is {line(step.found)}, should be {line(step.wanted)}"
+    elif step.wanted:
+        said += f": {line(step.wanted)}"
+    if step.why:
+        said += f"; {line(step.why, 1000)}" if step.setting else f": {line(step.why, 1000)}"
+    yield said, STEP_STYLES.get(step.what, "")
+
+
+def _planned_rows(done: Planned) -> Iterator[Row]:
+    if not done.pending and not done.blocked:
+        yield "nothing to do", "green"
+    elif done.blocked:
+        yield f"{done.pending} to do, but {done.blocked} in the way: apply would change nothing", "red"
+    else:
+        yield f"{done.pending} to do: keylane topics apply", "yellow"
+
+
+def _applied_rows(done: Applied) -> Iterator[Row]:
+    yield f"{done.taken} done" if done.taken else "nothing to do", "green"
+
+
+LEVEL_STYLES = {"ok": "", "warn": "yellow", "fault": "red"}
+
+
+def _check_rows(check: Check) -> Iterator[Row]:
+    yield f"{check.level:<6}{line(check.check)}: {line(check.said, 1000)}", LEVEL_STYLES[check.level]
+    if check.advice:
+        yield f"      do: {line(check.advice, 1000)}", LEVEL_STYLES[check.level]
+
+
+def _diagnosed_rows(done: Diagnosed) -> Iterator[Row]:
+    style = "red" if done.faults else "yellow" if done.warnings else "green"
+    yield f"{done.ok} ok, {done.warnings} warnings, {done.faults} faults", style
+
+
 OPERATING_TEXTS: dict[type[msgspec.Struct], Callable[[Any], Iterator[Row]]] = {
     LeaseShown: _lease_rows,
     LaneLag: _lag_rows,
@@ -132,4 +182,9 @@ OPERATING_TEXTS: dict[type[msgspec.Struct], Callable[[Any], Iterator[Row]]] = {
     ReplayDone: _done_rows,
     SettingShown: _setting_rows,
     Judged: _judged_rows,
+    TopicStep: _step_rows,
+    Planned: _planned_rows,
+    Applied: _applied_rows,
+    Check: _check_rows,
+    Diagnosed: _diagnosed_rows,
 }

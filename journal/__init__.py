@@ -1,7 +1,17 @@
 """keylane.journal: an ordered, partitioned, durable log of bytes; the port, its errors and `connect`."""
 
 from .connect import connect
-from .errors import AccessDenied, BadUrl, JournalError, LaneLost, PositionLost, TooLarge, TopicMismatch, Unavailable
+from .errors import (
+    AccessDenied,
+    BadUrl,
+    JournalError,
+    LaneLost,
+    NoJournal,
+    PositionLost,
+    TooLarge,
+    TopicMismatch,
+    Unavailable,
+)
 from .port import (
     Assignment,
     Headers,
@@ -25,6 +35,7 @@ __all__ = [
     "LaneLost",
     "LaneSession",
     "Membership",
+    "NoJournal",
     "Place",
     "PositionLost",
     "Reader",

@@ -1,8 +1,9 @@
 """aiokafka behind typed protocols: its objects, its errors, and what must be done to them before use.
 
 Every place that touches aiokafka's private parts is here: a new version is read against this file.
-Topics have `_kafka_admin.py`, and what is not let in has `_kafka_access.py`: nothing else imports it. What the
-adapter promises is not here but in `kafka.py`, `_kafka_lane.py` and so on.
+Topics, brokers and rights have `_kafka_admin.py` with `_kafka_requests.py`, and what is not let in has
+`_kafka_access.py`: nothing else imports it. What the adapter promises is not here but in `kafka.py`,
+`_kafka_lane.py` and so on.
 
 aiokafka is pinned exactly. The rules R1 to R5 are in `docs/decisions/kafka-adapter.md`.
 """

@@ -37,8 +37,8 @@ def refuse_secrets(url: str) -> None:
         )
 
 
-async def connect(url: str) -> Journal:
-    """Open the journal that `url` names.
+async def connect(url: str, *, create: bool = True) -> Journal:
+    """Open the journal that `url` names. Without `create`, one of which there is nothing yet is `NoJournal`.
 
     - `memory://NAME`: in this process; everybody who connects to the name shares it while anybody holds it.
     - `sqlite:///absolute/path` or `sqlite://relative/path`: a file on a local disk, created if missing;
@@ -61,7 +61,7 @@ async def connect(url: str) -> Journal:
     if scheme == "sqlite":
         from .sqlite_journal import open_sqlite
 
-        return await open_sqlite(rest)
+        return await open_sqlite(rest, create=create)
     if scheme == "kafka":
         return await _connect_kafka(url)
     raise BadUrl(f"{scheme}:// is no journal that keylane knows: use memory://, sqlite:// or kafka://")

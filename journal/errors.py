@@ -20,6 +20,10 @@ class AccessDenied(Unavailable):
     """
 
 
+class NoJournal(Unavailable):
+    """Nothing is there yet, and opening was not to make it."""
+
+
 class LaneLost(JournalError):
     """This session no longer owns its partition, or cannot know whether it does. Drop the lane; never retry.
 

@@ -12,23 +12,25 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TypeVar
 from urllib.parse import parse_qsl, urlsplit
 
 import anyio
 
+from . import _kafka_checks as kafka_checks
 from . import _kafka_vendor as vendor
 from ._kafka_access import begin
-from ._kafka_admin import Admin
+from ._kafka_admin import Admin, TopicFound
 from ._kafka_connection import OPTIONS, Cluster, cluster_of
 from ._kafka_group import HEARTBEAT_MS, KafkaMember
 from ._kafka_lane import KafkaLane, allowed_bytes, claim_lane
 from ._kafka_names import Names
 from ._kafka_reader import KafkaReader, open_reader
+from ._kafka_topics import compare, topic_settings
 from .errors import BadUrl, TopicMismatch, Unavailable
 from .port import Place, Record, TopicSpec
-from .rules import TOMBSTONE_KEPT_MS
+from .upkeep import Finding, Need, TopicState
 
 PREFIX = "keylane."
 SESSION_TIMEOUT_MS = 10_000
@@ -62,27 +64,70 @@ class KafkaJournal:
             raise
 
     async def create_topics(self, specs: Sequence[TopicSpec]) -> None:
-        found: list[TopicSpec] = []
-        for spec in specs:
-            with vendor.asking(f"creating {spec.name}"):
-                name = self._names.full(spec.name)
-                # Looked for first: where it is there already, no right to create topics is needed.
-                is_there = await self._admin.state(name) is not None
-                if is_there or not await self._admin.create(name, spec.partitions, topic_settings(spec)):
-                    found.append(spec)
-        for spec in specs:
-            with vendor.asking(f"waiting for the leaders of {spec.name}"):
-                name = self._names.full(spec.name)
-                while (state := await self._admin.state(name)) is None or state.leaderless:  # noqa: ASYNC110
-                    await anyio.sleep(TOPIC_POLL_S)
-        # Only now: a topic that another process has just made exists before it can be described.
-        for spec in found:
-            await self._compare(spec)
+        """See the port. Looks first: a router that was given no right to create must be able to start."""
+        wanted = {self._names.full(spec.name): spec for spec in specs}
+        with vendor.asking("describing topics"):
+            there = (await self._admin.visible(list(wanted))).topics
+        for name, spec in wanted.items():
+            if name not in there:
+                with vendor.asking(f"creating {name}"):
+                    await self._admin.create(name, spec.partitions, spec.replicas or -1, topic_settings(spec))
+        # Also for those that were there: another process may have made them a moment ago, without a leader yet.
+        with vendor.asking("waiting for the leaders of new topics"):
+            while not all_led((await self._admin.visible(list(wanted))).topics, wanted):  # noqa: ASYNC110
+                await anyio.sleep(TOPIC_POLL_S)
+        for state in await self.compare(specs):
+            for setting, found, should, weight, _ in state.differences:
+                if weight == "refused":
+                    has = f"{found} partitions" if setting == "partitions" else f"{setting} {found}"
+                    raise TopicMismatch(
+                        f"{self._names.full(state.name)} has {has}, not {should}: see keylane topics plan"
+                    )
 
     async def partitions(self, topic: str) -> int | None:
         with vendor.asking(f"describing {topic}"):
-            state = await self._admin.state(self._names.full(topic))
-        return None if state is None else state.partitions
+            found = (await self._admin.visible([self._names.full(topic)])).topics
+        return found[self._names.full(topic)].partitions if found else None
+
+    async def topic_names(self) -> list[str]:
+        with vendor.asking("listing topics"):
+            found = (await self._admin.describe(None)).topics
+        prefix = self._names.prefix
+        return sorted(
+            self._names.own(name) for name, topic in found.items() if name.startswith(prefix) and not topic.internal
+        )
+
+    async def compare(self, specs: Sequence[TopicSpec]) -> list[TopicState]:
+        wanted = {self._names.full(spec.name): spec for spec in specs}
+        with vendor.asking("describing topics"):
+            described = await self._admin.visible(list(wanted))
+            settings = await self._admin.settings(described.topics) if described.topics else {}
+        return [
+            compare(spec, described.topics.get(name), settings.get(name, {}), len(described.brokers))
+            for name, spec in wanted.items()
+        ]
+
+    async def alter(self, spec: TopicSpec, settings: Collection[str]) -> None:
+        (state,) = await self.compare([spec])
+        asked = [each for each in state.differences if each.changeable and each.setting in settings]
+        changes = {each.setting: each.wanted for each in asked}
+        if changes:
+            name = self._names.full(spec.name)
+            with vendor.asking(f"changing {spec.name}"):
+                await self._admin.alter(name, changes)
+                # The controller answers before the brokers have heard: who looks next would find nothing changed.
+                while not changes.items() <= (await self._admin.settings([name]))[name].items():
+                    await anyio.sleep(TOPIC_POLL_S)
+        self._limits.pop(spec.name, None)
+
+    async def members(self, group: str) -> int | None:
+        return await kafka_checks.members(self._admin, self._names.full(group))
+
+    async def checks(self, advance: Callable[[int], None]) -> list[Finding]:
+        return await kafka_checks.checks(self._admin, self._names, self._session_timeout_ms)
+
+    async def rights(self, needs: Sequence[Need]) -> list[Finding]:
+        return await kafka_checks.rights(self._admin, self._names, needs)
 
     async def append(self, records: Sequence[Record]) -> list[int]:
         """See the port. Records of concurrent callers share batches.
@@ -195,22 +240,6 @@ class KafkaJournal:
                 self._limits[topic] = batch_bytes - vendor.BATCH_OVERHEAD_BYTES
         return self._limits
 
-    async def _compare(self, spec: TopicSpec) -> None:
-        with vendor.asking(f"describing {spec.name}"):
-            name = self._names.full(spec.name)
-            state = await self._admin.state(name)
-            settings = (await self._admin.settings([name]))[name]
-        partitions = state.partitions if state is not None else 0
-        if partitions != spec.partitions:
-            raise TopicMismatch(f"{spec.name} has {partitions} partitions, not {spec.partitions}")
-        wanted = topic_settings(spec)
-        # What a lane rests on. Size and retention an operator may have changed for reasons of their own.
-        for setting in ("cleanup.policy", "compression.type"):
-            if settings[setting] != wanted[setting]:
-                raise TopicMismatch(
-                    f"{name} has {setting} {settings[setting]}, not {wanted[setting]}: change it with kafka-configs"
-                )
-
 
 async def send_all(producer: vendor.Producer, records: Sequence[Record], names: Names) -> list[int]:
     """Hand all the records over, then wait for every answer; the first error is raised once all are known."""
@@ -238,27 +267,9 @@ async def start_or_stop(cluster: Cluster, consumer: vendor.Consumer) -> None:
         raise
 
 
-def topic_settings(spec: TopicSpec) -> dict[str, str]:
-    """The broker's settings for a topic.
-
-    Compacted topics get small segments and an eager cleaner: with the defaults a lane's small turns pile
-    up uncompacted, about a million in one active segment, and every load reads them all.
-    """
-    settings = {
-        "max.message.bytes": str(spec.max_record_bytes + vendor.BATCH_OVERHEAD_BYTES),
-        "retention.ms": str(-1 if spec.retention_ms is None else spec.retention_ms),
-        "cleanup.policy": "compact" if spec.compacted else "delete",
-        # Whatever a producer sends: aiokafka has no codec but gzip by itself, and a record that it cannot open
-        # would stop its lane for ever; nor does a small batch become 600 MiB in a reader.
-        "compression.type": "uncompressed",
-    }
-    if spec.compacted:
-        settings |= {
-            "segment.bytes": str(32 * 1024 * 1024),
-            "min.cleanable.dirty.ratio": "0.1",
-            "delete.retention.ms": str(TOMBSTONE_KEPT_MS),
-        }
-    return settings
+def all_led(found: Mapping[str, TopicFound], names: Collection[str]) -> bool:
+    """Whether each of these topics is there, with a leader for every partition."""
+    return all(name in found and not found[name].leaderless for name in names)
 
 
 async def open_kafka(url: str) -> KafkaJournal:

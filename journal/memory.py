@@ -11,105 +11,22 @@ Compaction, retention, fencing and groups are real. What a simulation needs besi
 from __future__ import annotations
 
 import time
-from bisect import bisect_left
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from weakref import WeakValueDictionary
 
 import anyio
 
-from .errors import LaneLost, PositionLost, TopicMismatch, Unavailable
+from .errors import LaneLost, TopicMismatch, Unavailable
 from .groups import GroupView, Member, Move
+from .memory_parts import MemoryGroup, MemoryPartition
 from .port import Assignment, Place, Record, Stored, TopicSpec
-from .rules import TOMBSTONE_KEPT_MS, poll_limit, refuse_large
+from .rules import ALTERABLE, compared, poll_limit, refuse_large
+from .upkeep import Finding, Need, TopicState
 
 
 def wall_ms() -> int:
     """Wall time for the records' timestamps, in milliseconds."""
     return time.time_ns() // 1_000_000
-
-
-class MemoryPartition:
-    """The records of one partition between `start` and `end`, oldest first."""
-
-    def __init__(self, spec: TopicSpec) -> None:
-        self.spec = spec
-        self.records: list[Stored] = []
-        self.newest: dict[bytes | None, int] = {}
-        self.start = 0
-        self.end = 0
-        self._compact_at = 64
-
-    def add(self, record: Record, now_ms: int) -> int:
-        """Write one record and return its offset. Compacts or expires as much as is due, amortised."""
-        offset = self.end
-        self.end += 1
-        self.records.append(
-            Stored(record.topic, record.partition, offset, record.key, record.value, record.headers, now_ms)
-        )
-        if self.spec.compacted:
-            self.newest[record.key] = offset
-            if len(self.records) >= self._compact_at:
-                self.compact(now_ms - TOMBSTONE_KEPT_MS)
-                self._compact_at = 2 * len(self.records) + 64
-        elif self.spec.retention_ms is not None:
-            oldest_ms = now_ms - self.spec.retention_ms
-            if self.records[0].timestamp_ms < oldest_ms:
-                kept = next(i for i, stored in enumerate(self.records) if stored.timestamp_ms >= oldest_ms)
-                self.forget(self.records[kept].offset)
-        return offset
-
-    def compact(self, tombstones_before_ms: int) -> None:
-        """Keep the newest record of every key, and no tombstone that is older than that."""
-        self.records = [
-            stored
-            for stored in self.records
-            if self.newest[stored.key] == stored.offset
-            and (stored.value is not None or stored.timestamp_ms >= tombstones_before_ms)
-        ]
-        self.newest = {stored.key: stored.offset for stored in self.records}
-
-    def forget(self, before: int) -> None:
-        """Drop the records before that offset, as retention does."""
-        del self.records[: bisect_left(self.records, before, key=_offset)]
-        self.start = max(self.start, before)
-
-    def read(self, position: int, max_records: int) -> list[Stored]:
-        """Up to `max_records` from `position` on. Raises `PositionLost` when it lies outside the log."""
-        self.check(position)
-        first = bisect_left(self.records, position, key=_offset)
-        return self.records[first : first + max_records]
-
-    def check(self, position: int) -> None:
-        """Raise `PositionLost` when `position` lies before the log's start or after its end."""
-        if not self.start <= position <= self.end:
-            raise PositionLost(
-                f"position {position} of {self.spec.name} lies outside its log, {self.start} to {self.end}"
-            )
-
-
-def _offset(stored: Stored) -> int:
-    return stored.offset
-
-
-class MemoryGroup:
-    """Who is a member of a group, and the generation that each has agreed to (`groups.py`)."""
-
-    def __init__(self) -> None:
-        self.generation = 0
-        self.agreed: dict[int, int] = {}
-        self.last_number = 0
-
-    def join(self) -> int:
-        """Add a member, which starts a generation; returns its number."""
-        self.last_number += 1
-        self.generation += 1
-        self.agreed[self.last_number] = self.generation
-        return self.last_number
-
-    def drop(self, number: int) -> None:
-        """Take a member out, which starts a generation. A member that is gone already changes nothing."""
-        if self.agreed.pop(number, None) is not None:
-            self.generation += 1
 
 
 class MemoryLog:
@@ -336,6 +253,27 @@ class MemoryJournal:
     async def partitions(self, topic: str) -> int | None:
         spec = self.log.specs.get(topic)
         return None if spec is None else spec.partitions
+
+    async def topic_names(self) -> list[str]:
+        return sorted(self.log.specs)
+
+    async def compare(self, specs: Sequence[TopicSpec]) -> list[TopicState]:
+        return [compared(spec, self.log.specs.get(spec.name)) for spec in specs]
+
+    async def alter(self, spec: TopicSpec, settings: Collection[str]) -> None:
+        changes = {setting: getattr(spec, setting) for setting in set(settings) & set(ALTERABLE)}
+        self.log.specs[spec.name] = altered = self.log.specs[spec.name]._replace(**changes)
+        for partition in range(altered.partitions):
+            self.log.at(spec.name, partition).spec = altered
+
+    async def members(self, group: str) -> int | None:
+        return len(self.log.groups[group].agreed) if group in self.log.groups else 0
+
+    async def checks(self, advance: Callable[[int], None]) -> list[Finding]:
+        return [Finding("store", "ok", "memory of this process: it ends with whoever holds it last")]
+
+    async def rights(self, needs: Sequence[Need]) -> list[Finding]:
+        return [Finding("rights", "ok", "whoever is in this process may do everything")]
 
     async def append(self, records: Sequence[Record]) -> list[int]:
         return self.log.write(records)

@@ -9,8 +9,10 @@ others.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple, Protocol
+
+from .upkeep import Finding, Need, TopicState
 
 Headers = tuple[tuple[str, bytes], ...]
 
@@ -46,13 +48,18 @@ class Stored(NamedTuple):
 
 class TopicSpec(NamedTuple):
     """A topic as it should be. `retention_ms` None keeps records for ever; `compacted` keeps the
-    newest of every key."""
+    newest of every key.
+
+    `replicas` is how many copies there are, and `min_in_sync` how many of them must have a record before it is
+    acknowledged; None as the store is set up. Stores without copies ignore both."""
 
     name: str
     partitions: int
     compacted: bool = False
     retention_ms: int | None = None
     max_record_bytes: int = 1024 * 1024
+    replicas: int | None = None
+    min_in_sync: int | None = None
 
 
 class Assignment(NamedTuple):
@@ -155,14 +162,42 @@ class Journal(Protocol):
     """One journal, by its URL (`connect.connect`). Safe to share between tasks of one event loop."""
 
     async def create_topics(self, specs: Sequence[TopicSpec]) -> None:
-        """Create those that are missing, with retention and cleanup as specified.
+        """Create those that are missing, with retention and cleanup as specified. Where none is missing, no right
+        to create any is needed.
 
-        Raises `TopicMismatch` where a topic exists with another number of partitions or cleanup policy.
+        Raises `TopicMismatch` where a topic exists in a way in which no lane can use it (`upkeep.Weight` refused).
         """
         ...
 
     async def partitions(self, topic: str) -> int | None:
         """How many partitions a topic has; None when there is no such topic."""
+        ...
+
+    async def topic_names(self) -> list[str]:
+        """Every topic that is there, keylane's or not, sorted."""
+        ...
+
+    async def compare(self, specs: Sequence[TopicSpec]) -> list[TopicState]:
+        """How each topic is, against how it should be; in the order of `specs`. Changes nothing."""
+        ...
+
+    async def alter(self, spec: TopicSpec, settings: Collection[str]) -> None:
+        """Give a topic these settings (`Difference.setting`, changeable) as they are specified, and no others.
+
+        Journals that are open elsewhere may go by the old ones until they are opened anew.
+        """
+        ...
+
+    async def members(self, group: str) -> int | None:
+        """How many members a group has now; None where that may not be asked."""
+        ...
+
+    async def checks(self, advance: Callable[[int], None]) -> list[Finding]:
+        """How the store itself is doing. Changes nothing; `advance` is told how many hundredths more are done."""
+        ...
+
+    async def rights(self, needs: Sequence[Need]) -> list[Finding]:
+        """Whether whoever opened this journal may do what a role needs. Changes nothing."""
         ...
 
     async def append(self, records: Sequence[Record]) -> list[int]:

@@ -1,4 +1,5 @@
-"""What the adapters without a broker share: how a record is measured and how one poll is split up.
+"""What the adapters without a broker share: how a record is measured, how one poll is split up, and how a topic is
+held against its specification.
 
 Pure functions over the port's values. Nothing of a particular store belongs here.
 """
@@ -9,6 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from .errors import TooLarge
 from .port import Record, TopicSpec
+from .upkeep import Difference, TopicState, Weight
 
 TOMBSTONE_KEPT_MS = 15 * 60_000
 """How long a compacted topic keeps a tombstone, as Kafka's `delete.retention.ms`: a reader that is further
@@ -41,3 +43,23 @@ def poll_limit(max_records: int, found: Sequence[int], inputs: int) -> int:
     later = inputs - len(found) - 1
     kept_back = later * max(1, max_records // 8)
     return max(1, max_records - sum(found) - kept_back)
+
+
+ALTERABLE = ("retention_ms", "max_record_bytes")
+"""What can be changed of a topic that exists. The others are how its records lie."""
+
+
+def compared(spec: TopicSpec, found: TopicSpec | None) -> TopicState:
+    """A topic as it was made, or None, against how it should be."""
+    if found is None:
+        return TopicState(spec.name, None)
+    differences = []
+    for setting in ("partitions", "compacted", *ALTERABLE):
+        is_now, wanted = getattr(found, setting), getattr(spec, setting)
+        if is_now != wanted:
+            weight: Weight = "chosen" if setting in ALTERABLE else "refused"
+            if setting == "max_record_bytes" and is_now < wanted:
+                weight = "harmful"
+            told, should = (("for ever" if value is None else str(value)) for value in (is_now, wanted))
+            differences.append(Difference(setting, told, should, weight, changeable=setting in ALTERABLE))
+    return TopicState(spec.name, found.partitions, found.retention_ms, tuple(differences))

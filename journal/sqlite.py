@@ -1,6 +1,7 @@
 """One connection to a SQLite file: opening, transactions, and the one place where apsw's errors become ours.
 
-The only module that imports apsw. It knows nothing of topics; the tables are in `sqlite_log.py`.
+The only module that imports apsw but for `sqlite_checks.py`. It knows nothing of topics; the tables are in
+`sqlite_log.py`.
 
 WAL with `synchronous=FULL`: `NORMAL` is eight times as fast but can lose acknowledged commits at power loss
 (docs/decisions/sqlite-journal.md). apsw rather than the standard library's sqlite3, because SQLite before
@@ -19,7 +20,7 @@ from pathlib import Path
 
 import apsw
 
-from .errors import BadUrl, Unavailable
+from .errors import BadUrl, NoJournal, Unavailable
 from .mounts import shared_type_of
 
 Value = int | str | bytes | None
@@ -197,6 +198,14 @@ class Database:
         if is_full or isinstance(error, apsw.FullError):
             return f"the disk is full, make room ({error})"
         return str(error)
+
+
+def existing_file(name: str) -> Path:
+    """The whole path of a file that `prepare_file` made earlier; as that, but raises `NoJournal` where none is."""
+    path = Path(name).absolute()
+    if not (path.is_file() and path.stat().st_size):
+        raise NoJournal(f"{path}: there is no journal yet")
+    return prepare_file(name)
 
 
 def prepare_file(name: str) -> Path:

@@ -75,6 +75,17 @@ def view(db: Database, group: str, partitions: int) -> GroupView:
     return GroupView(generation, agreed, partitions)
 
 
+def alive(db: Database, group: str, boot: str) -> int:
+    """How many members have shown themselves in time. The others stay in the table until a living one drops them."""
+    found = db.number(
+        "SELECT count(*) FROM members"
+        " WHERE group_name = ?1 AND boot = ?2 AND seen_ms <= ?3 AND seen_ms + timeout_ms >= ?3",
+        (group, boot, now_ms()),
+    )
+    assert found is not None
+    return found
+
+
 def drop_lapsed(db: Database, group: str, boot: str) -> None:
     """Take out the members whose heartbeats stopped, or who do not agree to a generation in that time.
 

@@ -8,7 +8,7 @@ commit (group commit).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import parse_qsl
@@ -17,15 +17,16 @@ import anyio
 import anyio.lowlevel
 import anyio.to_thread
 
-from . import sqlite_groups, sqlite_log
+from . import sqlite_checks, sqlite_groups, sqlite_log
 from .errors import BadUrl, JournalError, LaneLost, Unavailable
 from .port import Place, Record, Stored, TopicSpec
 from .rules import poll_limit, refuse_large
-from .sqlite import Database, OutcomeUnknown, prepare_file
+from .sqlite import Database, OutcomeUnknown, existing_file, prepare_file
 from .sqlite_groups import Heartbeats
 from .sqlite_log import Claim, Job, Located
 from .sqlite_membership import SqliteMembership
 from .sqlite_watch import Watch
+from .upkeep import Finding, Need, TopicState
 
 T = TypeVar("T")
 
@@ -35,11 +36,12 @@ BEATS_PER_TIMEOUT = 4
 JOBS_PER_COMMIT = 1_000
 
 
-async def open_sqlite(target: str) -> SqliteJournal:
+async def open_sqlite(target: str, *, create: bool = True) -> SqliteJournal:
     """Open the journal `PATH[?session_timeout_ms=NUMBER]`, made if it is missing; the time is for those who
     join here.
 
-    Raises `BadUrl` (a network file system, another program's file, another schema) and `Unavailable`.
+    Raises `BadUrl` (a network file system, another program's file, another schema), `Unavailable`, and `NoJournal`
+    where it is missing and not to be made.
     """
     path, _, query = target.partition("?")
     if not path:
@@ -49,7 +51,7 @@ async def open_sqlite(target: str) -> SqliteJournal:
         if name != "session_timeout_ms" or not value.isdecimal():
             raise BadUrl(f"sqlite:// takes session_timeout_ms=NUMBER, not {name}={value}")
         session_timeout_ms = int(value)
-    file = await anyio.to_thread.run_sync(prepare_file, path)
+    file = await anyio.to_thread.run_sync(prepare_file if create else existing_file, path)
     return SqliteJournal(file, session_timeout_ms)
 
 
@@ -91,6 +93,25 @@ class SqliteJournal:
     async def partitions(self, topic: str) -> int | None:
         spec = sqlite_log.find_topic(self.reads, topic)
         return None if spec is None else spec.partitions
+
+    async def topic_names(self) -> list[str]:
+        return sqlite_log.topic_names(self.reads)
+
+    async def compare(self, specs: Sequence[TopicSpec]) -> list[TopicState]:
+        return [sqlite_log.compare(self.reads, spec) for spec in specs]
+
+    async def alter(self, spec: TopicSpec, settings: Collection[str]) -> None:
+        await self.transact(lambda db: sqlite_log.alter(db, spec, settings))
+        self._located.clear()  # they hold the settings
+
+    async def members(self, group: str) -> int | None:
+        return sqlite_groups.alive(self.reads, group, self.boot)
+
+    async def checks(self, advance: Callable[[int], None]) -> list[Finding]:
+        return await anyio.to_thread.run_sync(sqlite_checks.checks, self.path, advance)
+
+    async def rights(self, needs: Sequence[Need]) -> list[Finding]:
+        return [sqlite_checks.rights(self.path)]
 
     async def append(self, records: Sequence[Record]) -> list[int]:
         return await self.write(records, None)

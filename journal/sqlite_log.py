@@ -7,15 +7,16 @@ no tasks: when to commit and whom to wake is `sqlite_journal.py`'s.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
 
 from .errors import JournalError, LaneLost, PositionLost, TopicMismatch, Unavailable
 from .port import Headers, Record, Stored, TopicSpec
-from .rules import TOMBSTONE_KEPT_MS
+from .rules import ALTERABLE, TOMBSTONE_KEPT_MS, compared
 from .sqlite import Database, Row, Value
+from .upkeep import TopicState
 
 # A record's row number is its place's number, shifted, plus its offset: so a partition is a range of rows,
 # appending is at the end of that range, and reading needs no index.
@@ -92,7 +93,10 @@ def create_topic(db: Database, spec: TopicSpec) -> None:
     """Create a topic unless it is there. Inside `db.write`. Raises `TopicMismatch`."""
     known = find_topic(db, spec.name)
     if known is None:
-        db.run("INSERT INTO topics VALUES (?, ?, ?, ?, ?)", spec)
+        db.run(
+            "INSERT INTO topics VALUES (?, ?, ?, ?, ?)",
+            (spec.name, spec.partitions, spec.compacted, spec.retention_ms, spec.max_record_bytes),
+        )
         db.run_many(
             "INSERT INTO places (topic, partition) VALUES (?, ?)",
             [(spec.name, partition) for partition in range(spec.partitions)],
@@ -108,6 +112,22 @@ def find_topic(db: Database, name: str) -> TopicSpec | None:
         (name,),
     )
     return None if row is None else msgspec.convert(row, TopicSpec, strict=False)
+
+
+def topic_names(db: Database) -> list[str]:
+    """Every topic, sorted."""
+    return [str(name) for (name,) in db.rows("SELECT name FROM topics ORDER BY name")]
+
+
+def compare(db: Database, spec: TopicSpec) -> TopicState:
+    """A topic as the tables have it, against how it should be."""
+    return compared(spec, find_topic(db, spec.name))
+
+
+def alter(db: Database, spec: TopicSpec, settings: Collection[str]) -> None:
+    """Set what can be set of a topic, as specified. Inside `db.write`."""
+    for setting in set(settings) & set(ALTERABLE):
+        db.run(f"UPDATE topics SET {setting} = ? WHERE name = ?", (getattr(spec, setting), spec.name))
 
 
 def locate(db: Database, topic: str, partition: int) -> Located:

@@ -62,6 +62,8 @@ class Settings(Struct, kw_only=True, forbid_unknown_fields=True):
     bounds: Bounds = Bounds()
     metrics: str | None = None
     metrics_exposed: bool = False
+    replication_factor: int | None = None
+    min_insync_replicas: int | None = None
 
 
 class Config(Struct, frozen=True, kw_only=True):
@@ -75,10 +77,18 @@ class Config(Struct, frozen=True, kw_only=True):
     """HOST:PORT of `/metrics`, `/healthz` and `/readyz`; None: not served."""
     metrics_exposed: bool = False
     """They may be served beyond loopback."""
+    replication_factor: int | None = None
+    """Of topics that are made; None: as the brokers are configured. SQLite has one copy."""
+    min_insync_replicas: int | None = None
+    """How many replicas must have a record before it is acknowledged; None: as the brokers are configured."""
 
 
-SCALARS = ("url", "partitions", "session_lapse", "unserved_after", "retention", "metrics", "metrics_exposed")
+SCALARS = (
+    "url", "partitions", "session_lapse", "unserved_after", "retention", "metrics", "metrics_exposed",
+    "replication_factor", "min_insync_replicas",
+)  # fmt: skip
 """What `KEYLANE_<NAME>` and flags may set."""
+NUMBERS = ("partitions", "replication_factor", "min_insync_replicas")
 
 
 def load_config(file: Path | None, environ: Mapping[str, str], flags: Mapping[str, object]) -> Config:
@@ -157,7 +167,7 @@ def _read(file: Path) -> dict[str, Any]:
 
 def _scalar(name: str, text: str) -> int | bool | str:
     """A variable's text as the type that the key has; text where it cannot be that, which is then told."""
-    if name == "partitions" and text.isascii() and text.isdigit():
+    if name in NUMBERS and text.isascii() and text.isdigit():
         return int(text)
     if name == "metrics_exposed" and text in ("true", "false"):
         return text == "true"
@@ -167,6 +177,11 @@ def _scalar(name: str, text: str) -> int | bool | str:
 def _config(settings: Settings) -> Config:
     if not 1 <= settings.partitions <= PARTITIONS_MAX:
         raise ValueError(f"partitions: must be from 1 to {PARTITIONS_MAX}")
+    replicas, in_sync = settings.replication_factor, settings.min_insync_replicas
+    if replicas is not None and replicas < 1:
+        raise ValueError("replication_factor: must be at least 1")
+    if in_sync is not None and not 1 <= in_sync <= (replicas or in_sync):
+        raise ValueError("min_insync_replicas: must be from 1 to replication_factor, else nothing can be written")
     defaults = _action("defaults", settings.defaults, ActionPolicy())
     actions = {name: _action(f"actions.{name}", table, defaults) for name, table in settings.actions.items()}
     pools = sorted({"default", defaults.pool, *settings.pools, *(action.pool for action in actions.values())})
@@ -192,6 +207,8 @@ def _config(settings: Settings) -> Config:
         policy=policy,
         metrics=settings.metrics,
         metrics_exposed=settings.metrics_exposed,
+        replication_factor=replicas,
+        min_insync_replicas=in_sync,
     )
 
 

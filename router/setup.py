@@ -34,27 +34,41 @@ def topic_specs(partitions: int, pools: tuple[str, ...]) -> list[TopicSpec]:
     ]
 
 
+def wanted_topics(config: Config) -> list[TopicSpec]:
+    """Every topic as a router of this configuration needs it."""
+    return [
+        spec._replace(replicas=config.replication_factor, min_in_sync=config.min_insync_replicas)
+        for spec in topic_specs(config.partitions, config.policy.pools)
+    ]
+
+
 async def prepare(journal: Journal, config: Config) -> Metadata:
     """Create what is missing and pin the metadata, or hold it against what is pinned.
 
     Raises `BadConfig` where this router would order differently from what is pinned, `journal.TopicMismatch`.
     """
     # The pinned metadata comes first: a router that differs must not create a topic either.
-    await journal.create_topics([TopicSpec(topics.METADATA, 1, compacted=True)])
+    specs = wanted_topics(config)
+    await journal.create_topics([spec for spec in specs if spec.name == topics.METADATA])
     pinned = await read_metadata(journal)
     if pinned is not None:
-        _check(pinned, config)
-    await journal.create_topics(topic_specs(config.partitions, config.policy.pools))
-    if pinned is None:
-        await journal.append([Record(topics.METADATA, 0, METADATA_KEY, encode(Metadata(partitions=config.partitions)))])
-        # Two routers may have pinned at once: the last record holds for both.
-        pinned = await read_metadata(journal)
-        assert pinned is not None
-        _check(pinned, config)
+        check_pinned(pinned, config)
+    await journal.create_topics(specs)
+    return pinned or await pin(journal, config)
+
+
+async def pin(journal: Journal, config: Config) -> Metadata:
+    """Write down what orders, where nothing is pinned yet. Raises `BadConfig` where another pinned something else."""
+    await journal.append([Record(topics.METADATA, 0, METADATA_KEY, encode(Metadata(partitions=config.partitions)))])
+    # Two may have pinned at once: the last record holds for both.
+    pinned = await read_metadata(journal)
+    assert pinned is not None
+    check_pinned(pinned, config)
     return pinned
 
 
-def _check(pinned: Metadata, config: Config) -> None:
+def check_pinned(pinned: Metadata, config: Config) -> None:
+    """Raises `BadConfig` where this configuration would order differently from what is pinned."""
     wanted = Metadata(partitions=config.partitions, token_floor=pinned.token_floor)
     if pinned != wanted:
         raise BadConfig(

@@ -48,6 +48,10 @@ class Adapter(Protocol):
         """Let retention take the records before an offset."""
         ...
 
+    async def settled(self, journal: Journal, place: Place) -> None:
+        """Wait until what was committed can be read: a broker answers before it has written its last marker."""
+        ...
+
     def unknown_commit(self, session: LaneSession, *, written: bool) -> AbstractContextManager[None]:
         """Inside, the answer to the session's commit is lost; `written` says on which way."""
         ...
@@ -86,6 +90,9 @@ class MemoryAdapter:
 
     async def forget(self, journal: Journal, place: Place, before: int) -> None:
         self._held.log.forget(place, before)
+
+    async def settled(self, journal: Journal, place: Place) -> None:
+        return None
 
     @contextmanager
     def unknown_commit(self, session: LaneSession, *, written: bool) -> Iterator[None]:
@@ -131,6 +138,9 @@ class SqliteAdapter:
             store.set_busy_timeout(5000)
             store.execute("DELETE FROM records WHERE id >= ? AND id < ?", (first, first + before))
             store.execute("UPDATE places SET start = ? WHERE id = ?", (before, found.id))
+
+    async def settled(self, journal: Journal, place: Place) -> None:
+        return None
 
     @contextmanager
     def unknown_commit(self, session: LaneSession, *, written: bool) -> Iterator[None]:

@@ -11,7 +11,7 @@ from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.errors import KafkaConnectionError
 from contract.adapters import ChildMember, Doomed
 from contract.children import Child
-from kafka.running import Broker
+from kafka.running import Broker, settled
 
 from keylane.journal import Journal, LaneSession, Place, TopicSpec
 from keylane.journal._kafka_admin import Admin
@@ -38,6 +38,9 @@ class KafkaAdapter:
         full = TopicPartition(self.prefix + place.topic, place.partition)
         await admin.delete_records({full: RecordsToDelete(before_offset=before)})
         await admin.close()
+
+    async def settled(self, journal: Journal, place: Place) -> None:
+        await settled(journal, place)
 
     @contextmanager
     def unknown_commit(self, session: LaneSession, *, written: bool) -> Iterator[None]:

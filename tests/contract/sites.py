@@ -73,6 +73,7 @@ class Site:
     async def committed(self, topic: str, partition: int = 0) -> list[Stored]:
         """All committed records of a partition, up to its end as it is now."""
         place = Place(topic, partition)
+        await self.adapter.settled(self.journal, place)
         end = (await self.journal.end_positions([place]))[place]
         reader = await self.reader({place: None})
         records: list[Stored] = []

@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack
 
 import anyio
 import pytest
-from kafka.running import Broker
+from kafka.running import Broker, settled
 
 from keylane.journal.connect import connect
 from keylane.journal.kafka import KafkaJournal
@@ -44,9 +44,13 @@ class Site:
         self._stack.push_async_callback(session.close)
         return session
 
-    async def committed(self, journal: KafkaJournal, topic: str, partition: int = 0) -> list[Stored]:
-        """All the committed records of a partition up to its end of now."""
+    async def committed(
+        self, journal: KafkaJournal, topic: str, partition: int = 0, *, left_open: bool = False
+    ) -> list[Stored]:
+        """All the committed records of a partition up to its end of now. `left_open`: a transaction is."""
         place = Place(topic, partition)
+        if not left_open:
+            await settled(journal, place)
         end = (await journal.end_positions([place]))[place]
         reader = await journal.reader({place: None})
         records = []

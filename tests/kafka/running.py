@@ -14,6 +14,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+import anyio
+
+from keylane.journal import Journal, Place
+from keylane.journal.kafka import KafkaJournal
+
+OPEN_TRANSACTION_S = 5.0
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "kafka" / "broker.py"
 LIB = TOOL.parents[2] / ".kafka" / "lib"
 
@@ -51,6 +57,17 @@ def tool(command: str, broker: Broker) -> None:
     )
     if done.returncode:
         raise RuntimeError(f"no Kafka for the tests: {done.stderr}")
+
+
+async def settled(journal: Journal, place: Place) -> None:
+    """Wait until no transaction is open any more: a broker answers a commit before it has written its last marker.
+
+    For as long as a broker takes to end one that was left open; who reads on then sees what may be seen.
+    """
+    assert isinstance(journal, KafkaJournal)
+    with anyio.move_on_after(OPEN_TRANSACTION_S):
+        while await journal.end_positions([place]) != await journal._high_watermarks([place]):  # noqa: ASYNC110
+            await anyio.sleep(0.01)  # between questions to the broker, which does not tell of it
 
 
 @contextmanager
