@@ -116,7 +116,7 @@ class KafkaJournal:
             with vendor.asking(f"changing {spec.name}"):
                 await self._admin.alter(name, changes)
                 # The controller answers before the brokers have heard: who looks next would find nothing changed.
-                while not changes.items() <= (await self._admin.settings([name]))[name].items():
+                while not changes.items() <= (await self._admin.settings([name]))[name].items():  # noqa: ASYNC110
                     await anyio.sleep(TOPIC_POLL_S)
         self._limits.pop(spec.name, None)
 
