@@ -6,12 +6,13 @@ the words for what was answered. What a client is made with is `_kafka_connectio
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import ssl
 from collections.abc import Awaitable, Collection, Iterator
 
-from aiokafka.conn import collect_hosts, create_conn
+from aiokafka.conn import AIOKafkaConnection, collect_hosts
 from aiokafka.errors import (
     ClusterAuthorizationFailedError,
     GroupAuthorizationFailedError,
@@ -29,6 +30,7 @@ from ._kafka_connection import PASSWORD, Cluster
 from .errors import AccessDenied, Unavailable
 
 QUESTION_TIMEOUT_MS = 3_000
+CLOSE_TIMEOUT_S = 1.0
 # X509_V_ERR_…: of OpenSSL, which `ssl.SSLCertVerificationError.verify_code` has.
 UNKNOWN_ISSUER = (18, 19, 20, 21)
 OTHER_NAME = (62, 64)
@@ -68,17 +70,19 @@ async def why_not(cluster: Cluster, addresses: Collection[tuple[str, int]]) -> A
     """What keeps this process from the brokers at `addresses`: one's denial, else why each of them did not answer."""
     reasons = []
     for host, port in addresses:
+        connection = AIOKafkaConnection(host, port, request_timeout_ms=QUESTION_TIMEOUT_MS, **cluster.security)
         try:
-            connection = await create_conn(host, port, request_timeout_ms=QUESTION_TIMEOUT_MS, **cluster.security)
-            try:
-                await connection.send(MetadataRequest([]))
-            finally:
-                await connection.close()
+            await connection.connect()
+            await connection.send(MetadataRequest([]))
         except (KafkaError, OSError) as error:  # TimeoutError is an OSError
             where = f"{host}:{port}"
             if said := denial(error):
                 return AccessDenied(f"connecting to {where}: {said}")
             reasons.append(f"{where}: {_unanswered(error, cluster)}")
+        finally:
+            closed = connection.close()
+            if connection._protocol is not None:  # else nothing was opened, and nothing will be said to be closed
+                await asyncio.wait([closed], timeout=CLOSE_TIMEOUT_S)
     return Unavailable(f"connecting to {'; '.join(reasons)}") if reasons else None
 
 

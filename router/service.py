@@ -107,6 +107,8 @@ class Router:
         self._clocks = clocks
         self._lanes: dict[int, LaneTask] = {}
         self._loading: set[int] = set()
+        self._apart: str | None = None
+        """Why it is not in its group; None until that happens, and again with the next assignment."""
         self._stopping = anyio.Event()
 
     def stop(self) -> None:
@@ -124,6 +126,7 @@ class Router:
                         if isinstance(error, AccessDenied) and self._ready is not None and not self._lanes:
                             raise  # nothing has begun, and whoever started this is to hear it
                         log.warning("the group is unavailable, joining it anew: %s", error)
+                        self._apart = str(error)
                         await self._let_go(set(self._lanes))
                         await self._join_anew()
                         continue
@@ -149,6 +152,8 @@ class Router:
         if self._stopping.is_set():
             return ["stopping"]
         why = ["no partitions assigned yet"] if self._ready is not None and not self._lanes else []
+        if self._apart is not None:
+            why.append(f"not in the group: {self._apart}")
         for partition, lane in sorted(self._lanes.copy().items()):
             if lane.halted is not None:
                 why.append(f"lane {partition} halted: {lane.halted}")
@@ -177,6 +182,7 @@ class Router:
                 log.warning("the group cannot be joined yet: %s", error)
 
     async def _take_up(self, assignment: Assignment, tasks: TaskGroup) -> None:
+        self._apart = None
         log.info("generation %d: partitions %s", assignment.generation, sorted(assignment.partitions))
         await self._let_go(set(self._lanes) - assignment.partitions)
         gained = sorted(assignment.partitions - set(self._lanes))

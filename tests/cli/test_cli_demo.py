@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from kafka.running import Broker
 
-from keylane import demo_stage
+from keylane import demo, demo_stage
 from keylane.cli_context import ClaimBroken
 from keylane.demo_stage import Recording, Stage
 
@@ -69,3 +69,9 @@ async def test_what_is_not_on_record_in_time_ends_the_demo(monkeypatch: pytest.M
     monkeypatch.setattr(demo_stage, "SEEN_S", 0.05)
     with anyio.fail_after(10), pytest.raises(ClaimBroken, match="not on record within 0 s: a grant"):
         await Recording().until("a grant", lambda: None)
+
+
+def test_on_a_kafka_it_keeps_to_topics_of_its_own_whatever_else_the_url_says() -> None:
+    assert demo._stage_url("kafka://h:1") == f"kafka://h:1?{demo.KAFKA_OPTIONS}"
+    assert demo._stage_url("kafka://h:1?tls=true") == f"kafka://h:1?tls=true&{demo.KAFKA_OPTIONS}"
+    assert demo._stage_url("kafka://h:1?prefix=mine.&tls=true") == "kafka://h:1?prefix=mine.&tls=true"

@@ -4,15 +4,19 @@ Kafka looks at the right first. So each request is wrong in another way as well 
 member that nobody is), and what is answered tells whether it got past the right.
 """
 
-from collections.abc import Awaitable, Callable
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
-from aiokafka.conn import AIOKafkaConnection
+from aiokafka.conn import AIOKafkaConnection, create_conn
 from aiokafka.protocol.admin import (
     AlterConfigsRequest,
     CreateAclsRequest,
     CreatePartitionsRequest,
     CreateTopicsRequest,
+    DeleteAclsRequest,
     DeleteRecordsRequest,
     DescribeConfigsRequest,
     DescribeGroupsRequest,
@@ -25,11 +29,29 @@ from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.protocol.transaction import InitProducerIdRequest
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
+from keylane.journal._kafka_connection import cluster_of
+
 DENIED = {29, 30, 31, 53}
 """TOPIC_, GROUP_, CLUSTER_ and TRANSACTIONAL_ID_AUTHORIZATION_FAILED."""
 NOWHERE = 1_000_000
 """No topic has so many partitions."""
-TOPIC, CLUSTER, LITERAL, ALTER, ALLOW, BY_TRANSACTION = 2, 4, 3, 7, 3, 1
+TOPIC, GROUP, CLUSTER, TRANSACTIONAL_ID = 2, 3, 4, 5
+LITERAL, PREFIXED = 3, 4
+READ, WRITE, ALTER = 3, 4, 7
+ALLOW = 3
+BY_TRANSACTION = 1
+
+
+@asynccontextmanager
+async def asking(url: str) -> AsyncIterator["Asking"]:
+    """As the user that a journal's URL names."""
+    parts = urlsplit(url)
+    security: dict[str, Any] = dict(cluster_of([parts.netloc], dict(parse_qsl(parts.query)), os.environ).security)
+    connection = await create_conn(parts.hostname, parts.port, **security)
+    try:
+        yield Asking(connection)
+    finally:
+        await connection.close()
 
 
 class Asking:
@@ -99,6 +121,13 @@ class Asking:
         """Give a right to oneself: Alter on the cluster."""
         request = CreateAclsRequest(CLUSTER, "kafka-cluster", LITERAL, f"User:{user}", "*", ALTER, ALLOW)
         return int((await self._ask(request)).creation_responses[0][0])
+
+    async def set_right(self, user: str, operation: int, kind: int, name: str, *, given: bool) -> None:
+        """Give a right on everything that begins with `name`, or take it away. For who may do everything."""
+        request = CreateAclsRequest if given else DeleteAclsRequest
+        answer = await self._ask(request(kind, name, PREFIXED, f"User:{user}", "*", operation, ALLOW))
+        done = answer.creation_responses if given else answer.filter_responses
+        assert done[0][0] == 0 and (given or done[0][2]), done
 
     async def _ask(self, request: Any) -> Any:
         return await self._connection.send(request)

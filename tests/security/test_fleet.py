@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 import pytest
 from e2e.processes import keylane, running
 from security.secured import Secured

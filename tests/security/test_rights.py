@@ -1,19 +1,14 @@
 """SECURITY.md against a broker with its authorizer on: what the table has is allowed, and all else is refused."""
 
-import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
-from urllib.parse import parse_qsl, urlsplit
 
 import pytest
-from aiokafka.conn import create_conn
-from security.asking import DENIED, Asking
+from security.asking import DENIED, Asking, asking
 from security.rights import Resource, table
 from security.secured import USERS, Secured
 
 from keylane.journal import AccessDenied, Journal, Record, connect
-from keylane.journal._kafka_connection import cluster_of
 from keylane.router.turn import INPUTS
 from keylane.schemas import topics
 
@@ -26,22 +21,11 @@ PAST_THE_RIGHT = {0, 3, 14, 15, 16, 25, 36, 37}
 not ready or elsewhere, no such member, the topic is there, no such number of partitions."""
 
 
-@asynccontextmanager
-async def asking(secured: Secured, url: str) -> AsyncIterator[Asking]:
-    parts = urlsplit(url)
-    security: dict[str, Any] = dict(cluster_of([parts.netloc], dict(parse_qsl(parts.query)), os.environ).security)
-    connection = await create_conn(parts.hostname, parts.port, **security)
-    try:
-        yield Asking(connection)
-    finally:
-        await connection.close()
-
-
-async def allowed(asking: Asking, resources: Sequence[Resource]) -> dict[Resource, set[str]]:
+async def allowed(asked: Asking, resources: Sequence[Resource]) -> dict[Resource, set[str]]:
     """What the broker lets this user do, operation by operation."""
     found: dict[Resource, set[str]] = {resource: set() for resource in resources}
     for resource in resources:
-        for operation, ask in asking.operations[resource.kind].items():
+        for operation, ask in asked.operations[resource.kind].items():
             code = await ask(resource.name)
             assert code in DENIED | PAST_THE_RIGHT, f"{operation} on {resource} was answered by {code}"
             if code not in DENIED:
@@ -52,7 +36,7 @@ async def allowed(asking: Asking, resources: Sequence[Resource]) -> dict[Resourc
 @pytest.mark.parametrize("user", USERS)
 async def test_each_user_may_do_what_the_table_has_and_nothing_else(rightful: Secured, user: str) -> None:
     rights = table()
-    async with asking(rightful, rightful.url(user)) as asked:
+    async with asking(rightful.url(user)) as asked:
         found = await allowed(asked, [*ALL, *ELSEWHERE])
         assert await asked.give(user) in DENIED, "nobody hands rights out"
     assert found == {resource: rights.get((user, resource), set()) for resource in [*ALL, *ELSEWHERE]}
@@ -60,7 +44,7 @@ async def test_each_user_may_do_what_the_table_has_and_nothing_else(rightful: Se
 
 async def test_what_is_asked_for_can_be_allowed(rightful: Secured) -> None:
     """Else the refusals above would say nothing: at the open listener everybody may do everything."""
-    async with asking(rightful, rightful.open_url) as asked:
+    async with asking(rightful.open_url) as asked:
         found = await allowed(asked, ALL)
         assert found == {resource: asked.operations[resource.kind].keys() for resource in ALL}
 
