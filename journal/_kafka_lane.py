@@ -6,6 +6,7 @@ Here live the rules R1 to R5 of the Kafka adapter (`docs/decisions/kafka-adapter
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
 import anyio
@@ -192,6 +193,7 @@ def pack(
     """
     batches: dict[str, list[vendor.Batch]] = {}
     room: dict[str, int] = {}
+    now_ms = time.time_ns() // 1_000_000  # aiokafka would ask the clock for each record
     for record in records:
         topic, _, key, value, headers = record
         size = allowed_bytes(record, limits) + RECORD_OVERHEAD_BYTES + HEADER_OVERHEAD_BYTES * len(headers)
@@ -200,7 +202,7 @@ def pack(
             batches.setdefault(topic, []).append(producer.create_batch())
             left = min(limits[topic], vendor.MAX_BATCH_BYTES) - size
         room[topic] = left
-        appended = batches[topic][-1].append(timestamp=None, key=key, value=value, headers=list(headers))
+        appended = batches[topic][-1].append(timestamp=now_ms, key=key, value=value, headers=list(headers))
         assert appended is not None
     rounds = max(map(len, batches.values()))
     return [(topic, queue[i]) for i in range(rounds) for topic, queue in batches.items() if i < len(queue)]

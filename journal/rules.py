@@ -21,7 +21,7 @@ def record_bytes(record: Record) -> int:
     """What counts against `max_record_bytes`: key, value and headers, without a store's own framing."""
     size = len(record.key or b"") + len(record.value or b"")
     for name, value in record.headers:
-        size += len(name.encode()) + len(value)
+        size += (len(name) if name.isascii() else len(name.encode())) + len(value)
     return size
 
 

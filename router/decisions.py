@@ -15,6 +15,7 @@ from keylane.schemas.events import AttemptFailed, DeadLettered, Ended, Fenced, L
 log = logging.getLogger("keylane.router.decisions")
 
 NOTABLE = (Refused, Lost, Fenced, DeadLettered, AttemptFailed)
+ASKED_ABOUT = frozenset({*NOTABLE, Ended, Withdrawn})
 SAID = ("request", "run", "resource", "action", "token", "session", "code")
 
 
@@ -24,9 +25,11 @@ def log_decisions(partition: int, outputs: Sequence[Output]) -> None:
     if not log.isEnabledFor(level):
         return
     for output in outputs:
+        event = output.record
+        if level > logging.DEBUG and type(event) not in ASKED_ABOUT:
+            continue  # most of a turn's outputs
         if output.topic != topics.EVENTS:
             continue
-        event = output.record
         notable = isinstance(event, NOTABLE) or _ended_badly(event)
         if notable or level == logging.DEBUG:
             extra = {name: value for name in SAID if (value := getattr(event, name, None)) not in (None, "")}

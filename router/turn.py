@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from sys import intern
 from typing import NamedTuple
 
 from msgspec.structs import replace
@@ -16,7 +17,7 @@ from keylane.journal.errors import JournalError, TooLarge
 from keylane.journal.port import Headers, LaneSession, Record, Stored
 from keylane.router.clock import LaneClock, wall_us
 from keylane.router.core.lane import Lane
-from keylane.router.core.records import Arrived, Forward, Halted, Output
+from keylane.router.core.records import Arrived, Forward, Halted, Now, Output
 from keylane.router.core.step import forgettable, quarantine, quarantine_due, step, step_due
 from keylane.router.decisions import log_decisions
 from keylane.router.meter import LaneMeter
@@ -31,6 +32,7 @@ from keylane.schemas.codec import (
     headers,
     traceparent_of,
 )
+from keylane.schemas.state import Run
 
 INPUTS = (topics.RESULTS, topics.REQUESTS)
 """In the order in which a turn applies them: a renewal before what competes with it (why.md)."""
@@ -73,12 +75,24 @@ def load(lane: Lane, stored: list[Stored], token_floor: int, wall_us: Callable[[
         record = decode_state(each.value)
         if isinstance(record, Undecodable):
             raise Halted(f"lane {lane.partition}: state at offset {each.offset} cannot be read: {record.reason}")
-        lane.put(record)
+        lane.put(kept(record) if isinstance(record, Run) else record)
     lane.changed.clear()
     lane.stirred.clear()
     lane.freed.clear()
     token = max(lane.own.token, token_floor, wall_us())
     lane.put(replace(lane.own, claim=lane.own.claim + 1, token=token))
+
+
+def kept(run: Run) -> Run:
+    """The run without what it was read from: its raw JSON is a view that holds the whole record, and names repeat."""
+    return replace(
+        run,
+        owner=run.resource if run.owner == run.resource else run.owner,
+        action=intern(run.action),
+        actor=intern(run.actor),
+        payload=run.payload.copy(),
+        result=run.result.copy(),
+    )
 
 
 def decode(stored: Stored) -> Arrived:
@@ -182,7 +196,7 @@ class LaneTurns:
             self._target = Target(now.clock_ms, await self._session.high_watermarks())
         target = self._target
         if target is not None and self._has_reached(target):
-            self._fire_until(target.asked_ms)
+            self._fire_until(target.asked_ms, now)
             due_ms = self.lane.deciding.next_ms()
             if due_ms is None or due_ms > target.asked_ms:
                 self._target = None  # else it holds for the rest of them: asking again would be later again
@@ -192,22 +206,22 @@ class LaneTurns:
             key = forgettable(self.lane, now)
             if key is None:
                 return
-            self._apply_due(key)
+            self._apply_due(key, now)
 
-    def _fire_until(self, until_ms: int) -> None:
+    def _fire_until(self, until_ms: int, now: Now) -> None:
         lane = self.lane
         for _ in range(1 if self.careful else TURN_RECORDS_MAX):
             due_ms = lane.deciding.next_ms()
             if due_ms is None or due_ms > until_ms:
                 return
-            self._apply_due(lane.deciding.first())
+            self._apply_due(lane.deciding.first(), now)
 
-    def _apply_due(self, key: bytes) -> None:
+    def _apply_due(self, key: bytes, now: Now) -> None:
         self._applying = key
         if key in self._culprits:
-            quarantine_due(self.lane, key, self._clock.now(), self._culprits[key])
+            quarantine_due(self.lane, key, now, self._culprits[key])
         else:
-            step_due(self.lane, key, self._clock.now())
+            step_due(self.lane, key, now)
 
     def is_clear(self, failed_ms: int) -> bool:
         """Careful turns may end: what was read has been applied and written, and so has every timer that was due

@@ -6,6 +6,7 @@ here are 6 and 7. Rules 3 and 5 and the rest of 2 and 4 come with the fields tha
 
 from __future__ import annotations
 
+from sys import intern
 from typing import Any
 
 from msgspec.structs import replace
@@ -237,13 +238,13 @@ def _accept(lane: Lane, arrived: Arrived, request: WorkRequest, now: Now) -> Non
             state="Waiting",
             resource=request.resource,
             owner=owner,
-            action=request.action,
+            action=intern(request.action),
             digest=arrived.payload_digest,
             request_digest=arrived.digest,
             deadline_ms=_deadline_ms(request, now),
             accepted_ms=now.clock_ms,
             accepted=now.time,
-            actor=request.actor,
+            actor=intern(request.actor),
             traceparent=arrived.traceparent,
             payload=request.payload.copy(),
             expires_ms=now.clock_ms + lane.policy.of(request.action).queue_ms,

@@ -33,7 +33,7 @@ def end(
     parties: tuple[Party, ...] = (),
 ) -> None:
     """The run is over for everyone who still wants it. Only its outcome is kept, until the retention ends."""
-    seq = lane.own.seq + 1
+    seq = lane.next_seq
     requests = tuple(member.id for member in lane.live_members(run))
     done = Run(
         id=run.id,
@@ -61,7 +61,16 @@ def end(
         forget_ms=now.clock_ms + lane.policy.retention_ms,
     )
     held_ms = now.clock_ms - run.since_ms if run.state == "Held" else None
-    lane.emit(Ended, now, run.traceparent, **outcome_of(done), held_ms=held_ms, requests=requests, parties=parties)
+    ended = Ended(
+        seq=seq,
+        clock_ms=now.clock_ms,
+        time=now.time,
+        **outcome_of(done),
+        held_ms=held_ms,
+        requests=requests,
+        parties=parties,
+    )
+    lane.publish(ended, run.owner, run.traceparent)
     lane.put(done)
     if status == "completed":
         _completed(lane, run, now, seq, version)

@@ -40,8 +40,7 @@ class Timers:
         return None
 
     def first(self) -> bytes:
-        """The key whose deadline is the earliest. There must be one."""
-        assert self.next_ms() is not None
+        """The key whose deadline is the earliest. Asked after `next_ms`, which has found that there is one."""
         return self._heap[0][1]
 
     def __len__(self) -> int:
