@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from sys import intern
 from typing import NamedTuple
 
 from msgspec.structs import replace
@@ -32,7 +31,7 @@ from keylane.schemas.codec import (
     headers,
     traceparent_of,
 )
-from keylane.schemas.state import Run
+from keylane.schemas.state import Resource, Run, StateRecord
 
 INPUTS = (topics.RESULTS, topics.REQUESTS)
 """In the order in which a turn applies them: a renewal before what competes with it (why.md)."""
@@ -71,11 +70,12 @@ class Target(NamedTuple):
 
 def load(lane: Lane, stored: list[Stored], token_floor: int, wall_us: Callable[[], int] = wall_us) -> None:
     """Put every record of the state topic, then take over: a new claim number, tokens above any earlier one."""
+    names: dict[str, str] = {}
     for each in stored:
         record = decode_state(each.value)
         if isinstance(record, Undecodable):
             raise Halted(f"lane {lane.partition}: state at offset {each.offset} cannot be read: {record.reason}")
-        lane.put(kept(record) if isinstance(record, Run) else record)
+        lane.put(kept(record, names))
     lane.changed.clear()
     lane.stirred.clear()
     lane.freed.clear()
@@ -83,16 +83,31 @@ def load(lane: Lane, stored: list[Stored], token_floor: int, wall_us: Callable[[
     lane.put(replace(lane.own, claim=lane.own.claim + 1, token=token))
 
 
-def kept(run: Run) -> Run:
-    """The run without what it was read from: its raw JSON is a view that holds the whole record, and names repeat."""
-    return replace(
-        run,
-        owner=run.resource if run.owner == run.resource else run.owner,
-        action=intern(run.action),
-        actor=intern(run.actor),
-        payload=run.payload.copy(),
-        result=run.result.copy(),
-    )
+def kept(record: StateRecord, names: dict[str, str]) -> StateRecord:
+    """The record without what it was read from: raw JSON is a view that holds the whole of its bytes, and names repeat
+    in runs and resources."""
+    same = names.setdefault
+    match record:
+        case Run():
+            return replace(
+                record,
+                id=same(record.id, record.id),
+                resource=same(record.resource, record.resource),
+                owner=same(record.owner, record.owner),
+                action=same(record.action, record.action),
+                actor=same(record.actor, record.actor),
+                digest=same(record.digest, record.digest),
+                payload=record.payload.copy(),
+                result=record.result.copy(),
+            )
+        case Resource():
+            return replace(
+                record,
+                key=same(record.key, record.key),
+                completed_run=same(record.completed_run, record.completed_run),
+                completed_action=same(record.completed_action, record.completed_action),
+            )
+    return record
 
 
 def decode(stored: Stored) -> Arrived:

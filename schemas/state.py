@@ -51,7 +51,7 @@ class Run(Schema, frozen=True, kw_only=True):
     """Its first request's. Dropped when the run is done."""
     accepted_ms: int
     accepted: str = ""
-    """The same in wall time, for people. As `since`."""
+    """The same in wall time, for people, until the run is done. As `since`."""
     actor: str = ""
     traceparent: str | None = None
     payload: Raw = NULL

@@ -45,7 +45,6 @@ def end(
         digest=run.digest,
         request_digest=run.request_digest,
         accepted_ms=run.accepted_ms,
-        accepted=run.accepted,
         actor=run.actor,
         attempt=run.attempt,
         granted_order=run.granted_order,
