@@ -62,6 +62,7 @@ def end(
     held_ms = now.clock_ms - run.since_ms if run.state == "Held" else None
     ended = Ended(
         seq=seq,
+        input=lane.input,
         clock_ms=now.clock_ms,
         time=now.time,
         **outcome_of(done),
