@@ -51,7 +51,7 @@ async def checks(admin: Admin, names: Names, session_timeout_ms: int) -> list[Fi
             found.append(Finding(f"broker {node}", "warn", f"its settings were not checked: {error}", advice))
         else:
             found += broker(f"broker {node}", settings, count, session_timeout_ms, transactions_unused=unused)
-    found += await _copies(admin, names, described)
+    found += await copies(admin, names, described)
     return found
 
 
@@ -122,7 +122,7 @@ def _first_use(numbers: Mapping[str, int], brokers: int) -> Iterator[Limit]:
             yield Limit(setting, "fault", said, "start more brokers, or set it to as many as there are")
 
 
-async def _copies(admin: Admin, names: Names, described: Described) -> list[Finding]:
+async def copies(admin: Admin, names: Names, described: Described) -> list[Finding]:
     """Leaders and in-sync replicas of every topic under the prefix."""
     ours = {name: topic for name, topic in described.topics.items() if name.startswith(names.prefix)}
     ours = {name: topic for name, topic in ours.items() if not topic.internal}

@@ -5,8 +5,9 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource
 from kafka.conftest import PARTITIONS, Site
 
-from keylane.journal._kafka_admin import Described, TopicFound
-from keylane.journal._kafka_checks import SPOKEN, broker, lacking, protocol
+from keylane.journal._kafka_admin import Admin, Described, TopicFound
+from keylane.journal._kafka_checks import SPOKEN, broker, copies, lacking, protocol
+from keylane.journal._kafka_names import Names
 from keylane.journal._kafka_requests import NOT_TOLD, DescribeTopics, MetadataRequest_v8, Operation, operations
 from keylane.journal._kafka_topics import compare, topic_settings
 from keylane.journal.errors import TopicMismatch, Unavailable
@@ -189,3 +190,29 @@ def test_one_copy_is_a_risk_only_where_there_could_be_more() -> None:
     assert not compare(STATE, alone, settings, brokers=1).differences
     (difference,) = compare(STATE, alone, settings, brokers=3).differences
     assert difference == ("replication factor", "1", "3", "risky", False)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ({}, [("replicas", "ok")]),
+        ({"in_sync": 2}, [("replicas", "warn")]),
+        ({"in_sync": 1}, [("replicas", "fault")]),
+        ({"in_sync": 0, "leaderless": True}, [("leaders", "fault"), ("replicas", "fault")]),
+    ],
+)
+async def test_leaders_and_replicas_that_are_missing_are_told(
+    change: dict[str, int], found: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tests' broker is alone, so what it would say of lost brokers is laid before the check."""
+
+    async def settings(_: Admin, topics: list[str]) -> dict[str, dict[str, str]]:
+        return dict.fromkeys(topics, SETTINGS)
+
+    monkeypatch.setattr(Admin, "settings", settings)
+    topics = {"k.state": FOUND._replace(**change), "other.state": FOUND._replace(leaderless=True)}
+    described = Described("c", (1, 2, 3), 1, topics, {}, frozenset(), None)
+    findings = await copies(object.__new__(Admin), Names("k."), described)
+    assert [(each.name, each.level) for each in findings] == found
+    assert all("other" not in each.said for each in findings)
