@@ -108,7 +108,7 @@ async def doctor(
     """
     from keylane.embedded import load
     from keylane.errors import translated
-    from keylane.journal.errors import BadUrl, JournalError
+    from keylane.journal.errors import AccessDenied, BadUrl, JournalError
     from keylane.journal.upkeep import Finding
 
     chart = _Chart(context)
@@ -121,7 +121,7 @@ async def doctor(
                 chart.add(Finding("journal", "ok", f"{service.url} answered in {took_ms:.0f} ms"))
                 await _examine(journal, service, role, chart)
         except JournalError as error:
-            chart.add(_unreachable(service, error), unreachable=not isinstance(error, BadUrl))
+            chart.add(_unreachable(service, error), unreachable=not isinstance(error, AccessDenied | BadUrl))
     return chart.diagnosis()
 
 

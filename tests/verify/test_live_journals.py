@@ -6,6 +6,7 @@ from pathlib import Path
 
 import anyio
 import pytest
+from e2e.history import endings, read_events
 
 import keylane
 from keylane.embedded import load as load_service
@@ -76,7 +77,7 @@ async def test_a_journal_is_judged_while_work_goes_on_and_when_it_has_come_to_re
 
 async def _worked_on(url: str, journal: Journal) -> list[Report]:
     """What is judged while requests are submitted, some of them to partitions that they are not of."""
-    reports = []
+    reports, strays = [], set()
     async with keylane.Client(url) as client:
         tickets = []
         for number in range(REQUESTS):
@@ -85,7 +86,10 @@ async def _worked_on(url: str, journal: Journal) -> list[Report]:
             if number % 40 == 0:
                 stray = WorkRequest(id=f"stray-{number}", resource=resource, action="restart")
                 await journal.append([Record(topics.REQUESTS, each, b"k", encode(stray)) for each in range(PARTITIONS)])
+                strays.add(stray.id)
                 reports.append(await judged(journal))
         for ticket in tickets:
             await ticket.outcome(DEADLINE_S)
+    while not strays <= endings(await read_events(journal, PARTITIONS)).keys():  # noqa: ASYNC110
+        await anyio.sleep(0.05)  # between looks at the record: nobody has a ticket for them
     return reports
