@@ -104,6 +104,10 @@ class KafkaLane:
         assert self._reader is not None, "seek comes before poll"
         return await self._reader.poll(max_records, timeout_s)
 
+    def positions(self) -> dict[str, int]:
+        assert self._reader is not None, "seek comes before poll"
+        return {place.topic: position for place, position in self._reader.positions().items()}
+
     async def high_watermarks(self) -> dict[str, int]:
         self._check()
         return {place.topic: end for place, end in (await self._ends(self._inputs)).items()}

@@ -169,6 +169,9 @@ class MemorySession:
     async def poll(self, max_records: int, timeout_s: float) -> list[Stored]:
         return await _poll(self._log, lambda: self._read(max_records), timeout_s)
 
+    def positions(self) -> dict[str, int]:
+        return dict(self._positions)
+
     async def high_watermarks(self) -> dict[str, int]:
         return {topic: self._log.at(topic, self.partition).end for topic in self._positions}
 

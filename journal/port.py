@@ -139,6 +139,10 @@ class LaneSession(Protocol):
         """
         ...
 
+    def positions(self) -> dict[str, int]:
+        """The next offset to be polled, for each input topic: beyond what is no record (Kafka's markers), too."""
+        ...
+
     async def high_watermarks(self) -> dict[str, int]:
         """The end of each input topic's partition, asked for now (not the last stable offset, not cached)."""
         ...

@@ -328,6 +328,9 @@ class SqliteSession:
         self._inputs.update(read_to)
         return found
 
+    def positions(self) -> dict[str, int]:
+        return {place.spec.name: position for place, position in self._inputs.items()}
+
     async def high_watermarks(self) -> dict[str, int]:
         db = self.journal.reads
         return {place.spec.name: sqlite_log.bounds(db, place)[1] for place in self._inputs}

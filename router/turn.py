@@ -200,6 +200,10 @@ class LaneTurns:
                 step(self.lane, decode(stored), now)
             self._positions[stored.topic] = stored.offset + 1
         del self._unapplied[:count]
+        if not self._unapplied:
+            # Beyond the last record too: an input may end with a marker of a stranger's transaction, and timers wait
+            # until its high watermark is reached.
+            self._positions.update(self._session.positions())
         return count
 
     async def _fire(self) -> None:

@@ -7,6 +7,7 @@ import time
 
 import anyio
 import pytest
+from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource
 from kafka import proxy as requests
@@ -205,3 +206,22 @@ async def test_the_next_claim_ends_a_killed_owners_transaction(site: Site) -> No
 
     assert await values(site, site.events) == [b"behind it"]
     assert time.monotonic() - started_s < 10
+
+
+async def test_a_strangers_transaction_on_an_input_leaves_its_end_in_reach(site: Site) -> None:
+    """Its marker is an offset without a record, and a lane's timers wait until the high watermark is reached."""
+    server = f"127.0.0.1:{site.broker.port}"
+    producer = AIOKafkaProducer(bootstrap_servers=server, transactional_id=site.full("stranger"))
+    await producer.start()
+    async with producer.transaction():
+        await producer.send_and_wait(site.full(site.requests), b"by a stranger", partition=0)
+    await producer.stop()
+
+    session = await site.claim(await site.journal())
+    await session.seek({})
+    records = []
+    with anyio.fail_after(20):
+        while session.positions() != await session.high_watermarks():
+            records += await session.poll(100, 0.5)
+    assert [record.value for record in records] == [b"by a stranger"]
+    assert session.positions()[site.requests] == 2
