@@ -151,7 +151,10 @@ def judge_effects(grants: list[Grants], effects: list[Effect]) -> None:
     """Promise 2 at the targets: what they accepted came under tokens that were granted, and in growing order."""
     highest: dict[str, Effect] = {}
     for effect in effects:
-        owner = next((each for each in grants if effect.token in each.granted), None)
+        # Lanes count apart, so two may have granted under one token: the one that granted this resource is meant.
+        among = [each for each in grants if effect.token in each.granted]
+        same = [each for each in among if each.granted[effect.token][1].resource == effect.resource]
+        owner = next(iter([*same, *among]), None)
         partition = -1 if owner is None else owner.lane.partition
         found = grants[0].lane.findings
         before = highest.get(effect.resource)
