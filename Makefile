@@ -18,6 +18,9 @@ DEV := .venv/.stamp-dev
 DEMO_NEEDS := $(if $(filter kafka://%,$(KEYLANE_URL)),$(KAFKA_EXTRA),$(BASE))
 TESTS ?= tests
 PYTEST_OPTIONS ?=
+SEED ?= 0
+SEEDS ?= 1000
+JOBS ?= 1
 TYPED := build/typed/keylane
 PACKAGES := schemas journal telemetry router verify workers
 
@@ -35,6 +38,10 @@ demo: $(DEMO_NEEDS) ## The story in a terminal; KEYLANE_URL=kafka://host:port te
 .PHONY: test
 test: $(DEV) check jars prometheus ## All checks and tests, with a real Kafka; REWRITE=1 accepts what is new, TESTS=… picks
 	REWRITE=$(REWRITE) $(BIN)/pytest $(PYTEST_OPTIONS) $(TESTS)
+
+.PHONY: sim
+sim: $(DEV) ## Simulate many routers, workers and agents under faults: SEED=0 SEEDS=1000 JOBS=1; a seed is one history
+	PYTHONPATH=tests $(BIN)/python -m simulation --seed $(SEED) --seeds $(SEEDS) --jobs $(JOBS)
 
 .PHONY: check
 check: $(DEV) typed ## Lint, format, strict types, import rules and sizes

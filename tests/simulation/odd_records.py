@@ -1,0 +1,103 @@
+"""Records as other producers may write them: otherwise spelt, at the wrong partition, of later versions, or none."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from msgspec import Raw
+from simulation.scenario import Act, Scenario
+
+from keylane.journal.partitioner import partition_of
+from keylane.journal.port import Record
+from keylane.schemas import topics
+from keylane.schemas.base import ErrorDetail, Schema
+from keylane.schemas.codec import encode
+from keylane.schemas.requests import (
+    Cancellation,
+    Decision,
+    LockRequest,
+    Release,
+    Renewal,
+    ResourceChange,
+    SessionEnded,
+    WorkRequest,
+)
+from keylane.schemas.results import Completed, Failed, Progress, WorkerHeartbeat, WorkerJoined, WorkerLeft
+
+GARBAGE = (b"{", b"", b'{"type":"WorkRequest","id":"g"}', b'{"type":"Sing","id":"h","resource":"deploy://r0"}', b"\xff")
+
+
+def odd_record(act: Act, scenario: Scenario) -> tuple[Record, bool]:
+    """The record of an act that goes through no client; and whether it is a request that must have its end."""
+    dice = random.Random(f"odd/{scenario.seed}/{act.id}/{act.at_ms}")
+    partition = partition_of(act.resource.encode(), scenario.partitions)
+    topic, is_request = topics.REQUESTS, False
+    record: Schema
+    match act.does:
+        case "request_raw":
+            # Of what a lane has said already, mostly; else its store seems to have been set back.
+            record, is_request = _work(act, act.resource, seen=dice.choice([None, 0, 1, 10**6])), True
+        case "request_alias":
+            record, is_request = _work(act, _alias(act.resource, dice)), True
+        case "request_astray":
+            record, is_request = _work(act, act.resource, hops=dice.choice([0, 0, 1])), True
+            partition = (partition + 1) % scenario.partitions
+        case "garbage":
+            topic = dice.choice([topics.REQUESTS, topics.RESULTS])
+            return Record(topic, partition, b"odd", dice.choice(GARBAGE)), False
+        case "false_report":
+            topic, record = topics.RESULTS, _report(act, dice)
+        case _:
+            record = _command(act)
+    return Record(topic, partition, act.resource.encode(), encode(record)), is_request
+
+
+def _work(act: Act, resource: str, **fields: Any) -> WorkRequest:
+    return WorkRequest(
+        id=act.id, resource=resource, action=act.action, payload=Raw(act.payload.encode()), actor="odd", **fields
+    )
+
+
+def _alias(resource: str, dice: random.Random) -> str:
+    """Another spelling of the same key; `findings.true_resource` knows them."""
+    return dice.choice([resource.upper(), resource + "/", resource.replace("//r", "//%72")])
+
+
+def _command(act: Act) -> Schema:
+    id, key = f"{act.id}-{act.does}", act.resource
+    about: dict[str, Any] = {"id": id, "resource": key, "run": act.id, "token": 1, "secret": "s"}
+    match act.does:
+        case "decide":
+            return Decision(id=id, resource=key, request=act.id, verdict="approve", by="ann", version_seen="v1")
+        case "lock":
+            return LockRequest(id=id, resource=key, session="s", secret="s")
+        case "change":
+            return ResourceChange(id=id, resource=key, version="v9", by="ann", what="edit")
+        case "end_session":
+            return SessionEnded(id=id, session="s", secret="s")
+        case "renew":
+            return Renewal(**about)
+        case "release":
+            return Release(**about)
+    return Cancellation(id=id, resource=key, request=act.id)
+
+
+def _report(act: Act, dice: random.Random) -> Schema:
+    about: dict[str, Any] = {
+        "session": "nobody",
+        "pool": "default",
+        "resource": act.resource,
+        "run": act.id,
+        "token": 1,
+    }
+    return dice.choice(
+        [
+            Completed(**about),
+            Failed(**about, error=ErrorDetail(code="X", message="x")),
+            Progress(**about),
+            WorkerHeartbeat(session="nobody", pool="default", number=1, slots=1, read=0),
+            WorkerLeft(session="nobody", pool="default"),
+            WorkerJoined(session="odd", pool="elsewhere", name="odd", actions=("a",), slots=1, generation=1),
+        ]
+    )

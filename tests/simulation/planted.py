@@ -1,0 +1,106 @@
+"""Bugs planted on purpose, each as a small patch of the real code (`BUGS`): what the simulation must find.
+
+A patch puts one wrong thing in the place of a right one for as long as it is entered. `kinds` are the violations by
+which it is to be found, `seeds` how many seeds that may take.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from simulation import planted_core, planted_shells
+
+Patch = tuple[Any, str, Any]
+"""What is changed: an object's attribute, or a mapping's key, and what takes its place."""
+
+
+class Bug(NamedTuple):
+    """A planted bug."""
+
+    patches: Callable[[], list[Patch]]
+    kinds: frozenset[str]
+    seeds: int
+    mix: str | None = None
+    """The mix of faults that brings it out; None: all of them, as the seeds draw them."""
+
+    @contextmanager
+    def planted(self) -> Iterator[None]:
+        """While this lasts, the code is wrong."""
+        before = []
+        for target, name, value in self.patches():
+            if isinstance(target, dict):
+                before.append((target, name, target[name]))
+                target[name] = value
+            else:
+                before.append((target, name, getattr(target, name)))
+                setattr(target, name, value)
+        try:
+            yield
+        finally:
+            for target, name, value in reversed(before):
+                if isinstance(target, dict):
+                    target[name] = value
+                else:
+                    setattr(target, name, value)
+
+
+def _bug(patches: Callable[[], list[Patch]], *kinds: str, seeds: int = 20, mix: str | None = None) -> Bug:
+    return Bug(patches, frozenset(kinds), seeds, mix)
+
+
+core, shells = planted_core, planted_shells
+
+BUGS: dict[str, Bug] = {
+    # tokens and leases
+    "a token is minted twice": _bug(core.token_minted_twice, "token reused", "promise 2"),
+    "a load mints old tokens anew": _bug(core.load_reuses_tokens, "token reused", "promise 2", mix="crashes"),
+    "reports are not fenced": _bug(core.reports_not_fenced, "not fenced", mix="stalls", seeds=40),
+    "leases end a moment early": _bug(core.leases_end_early, "promise 7"),
+    "sessions lapse a moment early": _bug(core.sessions_lapse_early, "promise 7", mix="crashes"),
+    "a lost lease comes back": _bug(core.lease_comes_back, "promise 7", "promise 1", mix="stalls", seeds=60),
+    "a late report ends a run": _bug(core.late_report_ends, "promise 7", "promise 3", mix="stalls", seeds=60),
+    "who is blocked loses time": _bug(core.blocked_loses_time, "promise 7"),
+    "a grant lasts half of its lease": _bug(core.half_a_lease, "acts after end", "promise 7"),
+    # requests
+    "a requester is lost": _bug(core.requester_lost, "promise 3", "promise 4", "ticket differs"),
+    "an outcome ends a request twice": _bug(core.second_ending, "promise 3"),
+    "equal requests are not merged": _bug(core.two_pending, "two pending"),
+    "a cancellation ends everybody's run": _bug(core.cancel_ends_all, "not cancelled", seeds=40),
+    "outcomes are forgotten early": _bug(core.forgotten_early, "promise 3", "promise 9", "promise 8"),
+    "a used id takes any content": _bug(core.digest_ignored, "id reused unnoticed"),
+    "keys are not canonical": _bug(core.keys_as_spelt, "two live grants"),
+    "a refusal is forgotten": _bug(core.refusal_not_kept, "refusal forgotten"),
+    # order
+    "a grant outside dispatch": _bug(core.grant_at_arrival, "promise 5", "promise 1", "two live grants", "turn failed"),
+    "the newest waits least": _bug(core.newest_first, "promise 5"),
+    "a retry goes back": _bug(core.retry_goes_back, "not forward"),
+    "an older session is current": _bug(core.older_session, "older session", mix="crashes", seeds=40),
+    # records
+    "an index is not rebuilt": _bug(core.index_not_rebuilt, "reload differs", "turn failed"),
+    "an artifact is missing": _bug(core.artifact_missing, "promise 11"),
+    "a sequence number comes again": _bug(core.sequence_again, "promise 8", "promise 9", mix="crashes"),
+    "a record is not written": _bug(core.record_not_written, "reload differs", "promise 9"),
+    # turns and lanes
+    "timers do not wait for the inputs": _bug(shells.timers_do_not_wait, "ended unread", mix="pauses", seeds=60),
+    "positions are written before outputs": _bug(shells.positions_first, "promise 8", "promise 3"),
+    "the lane clock runs while nobody owns it": _bug(
+        shells.clock_runs_unowned, "acts after end", "two holders", "promise 7", mix="crashes", seeds=50
+    ),
+    "a zombie claims at once": _bug(shells.claims_at_once, "claimed unconfirmed", mix="lossy", seeds=30),
+    "forwards are lost": _bug(shells.forwards_lost, "promise 3", seeds=30),
+    # the journal
+    "a commit does not wait for its sends": _bug(shells.sends_not_awaited, "promise 8", mix="lossy", seeds=50),
+    "an unanswered end is asked again": _bug(
+        shells.end_asked_again, "another transaction ended", mix="lossy", seeds=60
+    ),
+    "caught up by the last stable offset": _bug(shells.last_stable_offset, "ended unread", mix="hidden", seeds=50),
+    "an input ends with its last record": _bug(shells.ends_with_its_last_record, "no rest", mix="hidden", seeds=30),
+    "positions from a stale group offset": _bug(shells.stale_positions, "promise 8", mix="crashes"),
+    "claims do not fence": _bug(shells.claims_do_not_fence, "promise 8", "promise 1", mix="pauses", seeds=50),
+    # workers and clients
+    "holders use all of a lease, and more": _bug(shells.no_margin, "acts after end", "two holders", seeds=30),
+    "a renewal counts from its answer": _bug(shells.renewed_from_answer, "acts after end", "two holders", seeds=60),
+    "a ticket takes another's end for its own": _bug(shells.ticket_takes_any_end, "ticket differs", seeds=50),
+}
