@@ -7,7 +7,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from keylane.router import lane_task, turn
-from keylane.router.core import arrival, dispatch, endings, lane, projections, shape, step, transitions
+from keylane.router.core import arrival, dispatch, endings, lane, projections, seats, shape, step, transitions
 from keylane.router.core.lane import Lane
 from keylane.router.core.step import TABLE
 from keylane.router.core.timers import Timers
@@ -16,7 +16,7 @@ from keylane.schemas.conflicts import ConflictArtifact
 from keylane.schemas.events import Ended, Lost, Progressed
 from keylane.schemas.requests import Cancellation
 from keylane.schemas.results import Completed, Progress
-from keylane.schemas.state import Member, RefusedRequest, Run
+from keylane.schemas.state import Member, RefusedRequest, Run, WorkerSession
 
 Patches = list[tuple[Any, Any, Any]]
 
@@ -72,11 +72,11 @@ def leases_end_early() -> Patches:
 def sessions_lapse_early() -> Patches:
     put = Lane._put_session
 
-    def early(self: Lane, id: str, new: Any) -> None:
-        put(self, id, new)
-        self.deciding.set(b"session/" + id.encode(), None if new is None else new.lapses_ms - 1)
+    def early(self: Lane, key: bytes, id: str, new: Any) -> None:
+        put(self, key, id, new)
+        self.deciding.set(key, None if new is None else new.lapses_ms - 1)
 
-    return [(lane._PUT, "session", early)]
+    return [(lane._PUT, WorkerSession, early)]
 
 
 def lease_comes_back() -> Patches:
@@ -251,7 +251,10 @@ def retry_goes_back() -> Patches:
 
 
 def older_session() -> Patches:
-    return [(lane, "_seat", lambda session: (-session.generation, -session.order, session.id))]
+    def worst(session: WorkerSession) -> tuple[int, int, str]:
+        return (-session.generation, -session.order, session.id)
+
+    return [(lane, "seat", worst), (seats, "seat", worst)]
 
 
 def index_not_rebuilt() -> Patches:
