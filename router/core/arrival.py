@@ -163,7 +163,8 @@ def arrive(lane: Lane, _run: Run | None, arrived: Arrived, now: Now) -> None:
         refuse(lane, arrived, now, *full, retry_after_ms=1_000)
         return
     _accept(lane, arrived, request, now)
-    _supersede(lane, request, contenders, now)
+    if contenders:
+        _supersede(lane, request, contenders, now)
 
 
 def _contenders(lane: Lane, owner: str) -> list[Run]:

@@ -11,7 +11,7 @@ from keylane.router.clock import wall_us
 from keylane.router.core.lane import TOKEN_MAX, Lane
 from keylane.router.core.policy import ActionPolicy, Bounds, Policy
 from keylane.router.core.records import Halted
-from keylane.router.core.timers import STALE_ENTRIES_MIN, Timers
+from keylane.router.core.timers import STALE_ENTRIES_MIN, Timers, Waits
 from keylane.router.turn import load
 from keylane.schemas.codec import encode
 from keylane.schemas.events import Ended, Granted
@@ -206,3 +206,28 @@ def test_replaced_deadlines_do_not_pile_up() -> None:
         timers.set(b"a", 10**9 - due_ms)
         timers.set(b"z", 10**9 + due_ms)
     assert len(timers._heap) <= STALE_ENTRIES_MIN + 5
+
+
+def test_who_waits_longest_is_known_as_others_come_and_go() -> None:
+    waiting = {"a", "b"}
+    waits = Waits(waiting.__contains__)
+    for since_ms, id in ((5, "a"), (3, "b")):
+        waits.enter(since_ms, id)
+    assert (len(waits), waits.first_ms()) == (2, 3)
+    waiting.remove("b")
+    waits.leave()
+    assert (len(waits), waits.first_ms()) == (1, 5)
+    waiting.add("b")  # as a run that waits for its next attempt
+    waits.enter(3, "b")
+    assert (len(waits), waits.first_ms()) == (2, 3)
+
+
+def test_those_that_wait_no_longer_do_not_pile_up() -> None:
+    waiting = {"first"}
+    waits = Waits(waiting.__contains__)
+    waits.enter(0, "first")
+    for number in range(10 * STALE_ENTRIES_MIN):
+        waits.enter(number, str(number))
+        waits.leave()
+    assert len(waits._heap) <= STALE_ENTRIES_MIN + 5
+    assert (len(waits), waits.first_ms()) == (1, 0)
