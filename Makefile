@@ -18,6 +18,8 @@ DEV := .venv/.stamp-dev
 DEMO_NEEDS := $(if $(filter kafka://%,$(KEYLANE_URL)),$(KAFKA_EXTRA),$(BASE))
 TESTS ?= tests
 PYTEST_OPTIONS ?=
+# Most tests wait most of the time. Those marked `alone` come after, one by one.
+TEST_JOBS ?= 2
 SEED ?= 0
 SEEDS ?= 1000
 JOBS ?= 1
@@ -37,7 +39,9 @@ demo: $(DEMO_NEEDS) ## The story in a terminal; KEYLANE_URL=kafka://host:port te
 
 .PHONY: test
 test: $(DEV) check jars prometheus ## All checks and tests, with a real Kafka; REWRITE=1 accepts what is new, TESTS=… picks
-	REWRITE=$(REWRITE) $(BIN)/pytest $(PYTEST_OPTIONS) $(TESTS)
+	@found=0; \
+	some() { REWRITE=$(REWRITE) $(BIN)/pytest $(PYTEST_OPTIONS) "$$@" $(TESTS) && found=1 || test $$? -eq 5; }; \
+	some -m "not alone" -n $(TEST_JOBS) --dist worksteal; some -m alone; test $$found = 1
 
 .PHONY: sim
 sim: $(DEV) ## Simulate many routers, workers and agents under faults: SEED=0 SEEDS=1000 JOBS=1; a seed is one history

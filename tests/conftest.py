@@ -19,6 +19,17 @@ def pytest_report_header() -> list[str]:
     return [] if can_mount() else ["faults: nothing may be mounted here: disks get full by limits on file sizes alone"]
 
 
+ALONE = ("tests/faults/", "tests/chaos/", "tests/cli/test_cli_demo.py")
+"""What has short timeouts and real processes, and whose faults must bite: beside others it would test the machine."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what `make test` runs one by one."""
+    for item in items:
+        if item.nodeid.startswith(ALONE):
+            item.add_marker(pytest.mark.alone)
+
+
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
