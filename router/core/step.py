@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from keylane.router.core.arrival import arrive, attach, joinable, refuse, repeat, send_on, set_aside, was_cancelled
 from keylane.router.core.describe import party_of
 from keylane.router.core.dispatch import dispatch
-from keylane.router.core.endings import end
+from keylane.router.core.endings import end, note_unserved
 from keylane.router.core.lane import Lane
 from keylane.router.core.records import Arrived, Due, Gone, Now, WaitChecked
 from keylane.router.core.sessions import SESSION_TABLE
@@ -36,6 +36,8 @@ from keylane.router.core.transitions import (
 )
 from keylane.schemas.base import ErrorDetail
 from keylane.schemas.codec import Undecodable
+from keylane.schemas.events import WorkerClosed
+from keylane.schemas.items import SessionClosed
 from keylane.schemas.requests import (
     Cancellation,
     Decision,
@@ -48,7 +50,7 @@ from keylane.schemas.requests import (
     WorkRequest,
 )
 from keylane.schemas.results import Completed, Failed, Progress, WorkerHeartbeat, WorkerJoined, WorkerLeft
-from keylane.schemas.state import Member, RefusedRequest, Run
+from keylane.schemas.state import Member, RefusedRequest, Run, WorkerSession
 
 Cell = Callable[[Lane, Run | None, Arrived, Now], None]
 
@@ -221,9 +223,21 @@ def quarantine_due(lane: Lane, key: bytes, now: Now, reason: str) -> None:
             forget(lane, run, Arrived(record=Due(id)), now)  # type: ignore[arg-type]  # as in `step_due`
         else:
             end(lane, run, now, "failed", error=ErrorDetail(code="INTERNAL", message=reason))
-    if kind != "run":
+    if kind == "session":
+        _set_session_aside(lane, lane.sessions[id], now)
+    elif kind != "run":
         lane.put(Gone(key))
     dispatch(lane, now)
+
+
+def _set_session_aside(lane: Lane, session: WorkerSession, now: Now) -> None:
+    """As `sessions.close`, which is what failed, without what it does to each run."""
+    lane.emit(WorkerClosed, now, session=session.id, name=session.name, pool=session.pool, reason="session_lapsed")
+    lane.put(Gone(b"session/" + session.id.encode()))
+    lane.say(session.pool, SessionClosed(session=session.id, reason="session_lapsed"), session.id)
+    for action in session.actions:
+        if action in lane.waiting_owners:
+            note_unserved(lane, action, now)
 
 
 def _unserved_due(lane: Lane, action: str, now: Now) -> None:
