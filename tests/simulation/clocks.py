@@ -28,7 +28,10 @@ class MachineClock:
         return self._boot_us + true_us + true_us * self.rate_ppm // PPM
 
     def monotonic_us(self, true_us: int) -> int:
-        return self.boot_us(true_us) - sum(us for ended_us, us in self._suspensions if ended_us <= true_us)
+        now_us = true_us + true_us * self.rate_ppm // PPM + self._boot_us
+        if self._suspensions:
+            now_us -= sum(us for ended_us, us in self._suspensions if ended_us <= true_us)
+        return now_us
 
     def wall_us(self, true_us: int) -> int:
         return WALL_START_US + true_us + self.wall_ahead_us

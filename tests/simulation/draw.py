@@ -86,7 +86,7 @@ def _workers(dice: Dice) -> tuple[Hand, ...]:
 
 
 def _acts(dice: Dice, scenario: Scenario) -> tuple[Act, ...]:
-    count = dice.randint(30, 110)
+    count = dice.randint(40, 150)
     resources = [f"deploy://r{number}" for number in range(dice.choice([1, 2, 4, 8]))]
     odd = dice.choice([0.0, 0.1, 0.3])
     acts = []
@@ -163,13 +163,21 @@ def _pauses(dice: Dice, scenario: Scenario) -> Scenario:
 def _stalls(dice: Dice, scenario: Scenario) -> Scenario:
     """Reports that come late: of holders that have long lost what they report on."""
     faults = _faults(dice, scenario, ("stall",), "worker worker worker router", 12, 6_000)
-    faults = tuple(replace(fault, for_ms=dice.randint(1_000, 6_000)) for fault in faults)
-    return replace(scenario, faults=faults)
+    # Until about when the lease has ended, and the next attempt is due: that is when they could do harm.
+    usual = replace(scenario.policy.defaults, backoff_ms=1_500, attempts=3)
+    actions = {name: replace(each, backoff_ms=1_500, attempts=3) for name, each in scenario.policy.actions.items()}
+    faults = tuple(replace(fault, for_ms=usual.lease_ms + dice.randint(0, 2_000)) for fault in faults)
+    return replace(
+        scenario,
+        faults=faults,
+        policy=replace(scenario.policy, defaults=usual, actions=actions),
+        handling=replace(scenario.handling, steps_max=4, step_ms_max=400),
+    )
 
 
 def _lossy(dice: Dice, scenario: Scenario) -> Scenario:
     net = Net(
-        lost=dice.choice([0.01, 0.04]), unanswered=dice.choice([0.01, 0.04]), late=dice.choice([0, 0.02]),
+        lost=dice.choice([0.01, 0.04]), unanswered=dice.choice([0.02, 0.06, 0.12]), late=dice.choice([0, 0.02]),
         torn=dice.choice([0, 0.03]), slow=0.02, way_us=dice.choice([500, 5_000]),
     )  # fmt: skip
     return replace(scenario, net=net)
@@ -190,6 +198,25 @@ def _everything(dice: Dice, scenario: Scenario) -> Scenario:
     return replace(lossy, faults=_faults(dice, scenario, whats, "router router worker agent", 7, 7_000))
 
 
+def _behind(dice: Dice, scenario: Scenario) -> Scenario:
+    """Routers that stand still, not long enough to lose their lanes, and wake with what they had read before."""
+    faults = _faults(dice, scenario, ("pause",), "router", 8, 0)
+    return replace(scenario, faults=tuple(replace(fault, for_ms=dice.randint(1_500, 3_800)) for fault in faults))
+
+
+def _handovers(dice: Dice, scenario: Scenario) -> Scenario:
+    """Lanes that go from router to router."""
+    return replace(scenario, faults=_faults(dice, scenario, ("stop", "stop", "crash"), "router", 8, 400))
+
+
+def _zombies(dice: Dice, scenario: Scenario) -> Scenario:
+    """Routers that are stopped, in a commit too, and wake when their lanes are others'."""
+    scenario = replace(scenario, routers=max(2, scenario.routers), chaos_ms=9_000)
+    faults = _faults(dice, scenario, ("stall", "stall", "pause"), "router", 6, 0)
+    return replace(scenario, faults=tuple(replace(fault, for_ms=dice.randint(4_000, 6_000)) for fault in faults))
+
+
 MIXES: tuple[Callable[[Dice, Scenario], Scenario], ...] = (
-    _calm, _crashes, _crashes, _pauses, _pauses, _stalls, _lossy, _lossy, _cuts, _hidden, _everything, _everything,
+    _calm, _crashes, _pauses, _stalls, _lossy, _lossy, _cuts, _hidden, _behind, _handovers, _zombies, _everything,
+    _everything,
 )  # fmt: skip

@@ -42,7 +42,7 @@ Actor = RouterActor | WorkerActor | AgentActor
 
 
 class Result(NamedTuple):
-    """What a run was like. `digest` is of every record and everything else that was seen, in order."""
+    """What a run was like. `digest`, where it is asked for, is of every record and all else that was seen, in order."""
 
     digest: str
     violations: list[Violation]
@@ -165,16 +165,15 @@ class Play:
         return whole.hexdigest()
 
 
-def run(scenario: Scenario, *, coverage: Coverage | None = None) -> Result:
+def run(scenario: Scenario, *, digest: bool = False) -> Result:
     """Live through a scenario and judge it."""
-    play = Play(scenario)
-    cells = Coverage() if coverage is None else coverage
+    play, cells = Play(scenario), Coverage()
     with simulated(play.journals) as told, cells.watching():
         play.live()
     violations = play.truth.findings.violations + judged(play)
     violations += [Violation("error", error) for error in told.errors if not play.truth.lanes.halted]
     return Result(
-        play.digest(),
+        play.digest() if digest else "",
         violations,
         cells.core_events,
         play.world.happened,

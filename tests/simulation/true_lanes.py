@@ -64,7 +64,15 @@ class TrueLanes:
         self._broken("another transaction ended", f"of lane {partition}, by a request for an earlier one (promise 8)")
 
     def loaded(self, process: Process, partition: int, now_ms: int) -> None:
+        """A life begins, at the lane time that was saved last: time without an owner does not count."""
         self._lives[process.name, partition] = Life(process.clock.monotonic_us(self._world.now_us), now_ms)
+        kept = self._log.at(Place(topics.STATE, partition)).newest.get(b"lane")
+        own = None if kept is None else decode_state(kept.value)
+        saved_ms = own.clock_ms if isinstance(own, LaneRecord) else 0
+        if now_ms > saved_ms:
+            self._broken(
+                "clock ran on", f"lane {partition} was left at {saved_ms} ms and goes on at {now_ms} (promise 7)"
+            )
 
     def turn_failed(self, process: Process, partition: int, reason: str) -> None:
         self._broken("turn failed", f"{process.name}, lane {partition}: {reason}")
