@@ -79,6 +79,12 @@ class Coordinator:
                 self.drop(number)
 
 
+def _age(seen: tuple[int, dict[int, int]]) -> tuple[int, int]:
+    """Orders what was seen of a group: who joins or goes begins a generation, and within one members only agree."""
+    generation, agreed = seen
+    return generation, sum(agreed.values())
+
+
 class ModelMembership:
     """See `port.Membership`."""
 
@@ -92,7 +98,6 @@ class ModelMembership:
         self._sure_s = self._confirmed_s = float("-inf")
         self._news = Event()
         self._left = False
-        self._looks = self._newest_look = 0
         self.on_assigned: Callable[[], None] = lambda: None
 
     async def enter(self) -> None:
@@ -109,18 +114,14 @@ class ModelMembership:
 
     async def _look(self, asks: Callable[[], tuple[int, dict[int, int]]]) -> None:
         sent_s = current_time()
-        self._looks += 1
-        look = self._looks
         seen = await self._ask(self._process, asks)
-        if look < self._newest_look:
-            return  # overtaken by the answer to a later question
-        self._newest_look = look
+        if _age(seen) < _age(self._seen):
+            return  # overtaken by a later answer, be that to an earlier question: real members see no group go back
         if self._member.number in seen[1]:
-            self._sure_s = sent_s
+            self._sure_s = max(self._sure_s, sent_s)
             if min(seen[1].values()) == seen[0]:
-                self._confirmed_s = sent_s
-        if seen != self._seen:
-            self._seen = seen
+                self._confirmed_s = max(self._confirmed_s, sent_s)
+        self._seen = seen
         self._news.set()
 
     async def _beat(self) -> None:
