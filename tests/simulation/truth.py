@@ -61,7 +61,7 @@ class Truth:
         kind, _, id = key.partition("/")
         if kind == "run":
             self.grants.forgotten(partition, id)
-        elif kind == "member":
+        if kind in ("run", "member"):  # a run speaks for its first request
             self.requests.forgotten(partition, id)
 
     def is_quiet(self) -> bool:
