@@ -23,6 +23,8 @@ TEST_JOBS ?= 2
 SEED ?= 0
 SEEDS ?= 1000
 JOBS ?= 1
+ROUNDS ?= 5
+ONLY ?=
 TYPED := build/typed/keylane
 PACKAGES := schemas journal telemetry router verify workers
 
@@ -51,8 +53,12 @@ sim: $(DEV) ## Simulate many routers, workers and agents under faults: SEED=0 SE
 check: $(DEV) typed ## Lint, format, strict types, import rules and sizes
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy -p keylane
+	$(BIN)/mypy -p keylane -p bench
 	$(BIN)/pytest -q tests/tidy
+
+.PHONY: bench
+bench: $(DEV) jars ## Measure it beside Kafka Streams and its ceilings, into docs/; ROUNDS=5, ONLY="kafka memory" picks
+	$(BIN)/python -m bench --rounds $(ROUNDS) $(if $(ONLY),--only $(ONLY))
 
 # The folders are not named as their packages are, which mypy does not follow: links are.
 .PHONY: typed

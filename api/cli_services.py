@@ -119,7 +119,7 @@ async def _serve(context: CommandContext, service: Service) -> msgspec.Struct:
     from keylane.embedded import run_router
 
     # A lane is very many small objects that live long and make no cycles: at Python's own thresholds the collector
-    # walks them over and over (a tenth to a third of the requests a second, `bench/route.py`).
+    # walks them over and over (a tenth to a third of the requests a second, `make bench`).
     gc.set_threshold(*COLLECTOR_THRESHOLDS)
     stopped_by: list[str] = []
     async with anyio.create_task_group() as group:

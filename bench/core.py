@@ -2,7 +2,7 @@
 
 `python bench/core.py [CHECKOUT ...]`: runs this file, and that of each other checkout with its own `.venv`, by turns,
 and prints the medians as JSON: microseconds of CPU time a request or completion, and what an outcome costs in memory
-and a run at a takeover. 300-byte requests over 50,000 resources in 8 lanes and turns of 1,000, as `bench/route.py` has
+and a run at a takeover. 300-byte requests over 50,000 resources in 8 lanes and turns of 1,000, as `make bench` has
 them. CPU time is what a busy machine disturbs least; compare only within one run.
 """
 
@@ -21,14 +21,15 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from aiokafka.producer.message_accumulator import BatchBuilder
 from msgspec import Raw
 from prometheus_client import CollectorRegistry
 
-from keylane.journal import Record, Stored, TopicSpec
+from keylane.journal import LaneSession, Record, Stored, TopicSpec
 from keylane.journal._kafka_lane import pack
+from keylane.journal._kafka_vendor import Producer
 from keylane.journal.partitioner import partition_of
 from keylane.journal.sqlite import Database
 from keylane.journal.sqlite_log import SCHEMA, Job, create_topic, locate, write_jobs
@@ -36,6 +37,7 @@ from keylane.router import turn
 from keylane.router.clock import LaneClock
 from keylane.router.core.lane import Lane
 from keylane.router.core.policy import Policy
+from keylane.router.core.records import Arrived, Now
 from keylane.router.core.step import step
 from keylane.router.decisions import log_decisions
 from keylane.router.meter import LaneMeter
@@ -75,9 +77,9 @@ def main() -> None:
             figures = json.loads(subprocess.run(once, check=True, stdout=subprocess.PIPE).stdout)
             for name, figure in figures.items():
                 found[str(checkout)][name].append(figure)
-    for checkout, named in found.items():
+    for where, named in found.items():
         medians = {name: round(statistics.median(figures), 2) for name, figures in named.items()}
-        sys.stdout.write(json.dumps({"checkout": checkout} | medians, indent=1) + "\n")
+        sys.stdout.write(json.dumps({"checkout": where, **medians}, indent=1) + "\n")
 
 
 class NoSession:
@@ -101,7 +103,7 @@ class Round:
         self.lanes = [Lane(number, Policy(), _place) for number in range(LANES)]
         self.meters = [LaneMeter(metrics, number, turn.INPUTS) for number in range(LANES)]
         self.turns: list[Any] = [
-            turn.LaneTurns(lane, NoSession(), LaneClock(0), {}, {}, False, meter)
+            turn.LaneTurns(lane, cast(LaneSession, NoSession()), LaneClock(0), {}, {}, False, meter)
             for lane, meter in zip(self.lanes, self.meters, strict=True)
         ]
 
@@ -161,11 +163,11 @@ class Round:
         lane, turns = self.lanes[number], self.turns[number]
         now = turns._clock.now()
         arrived = self.timed(f"{name}/decode", lambda: [turn.decode(stored) for stored in batch])
-        self.timed(f"{name}/rules", lambda: [step(lane, each, now) for each in arrived])
+        self.timed(f"{name}/rules", partial(_step_all, lane, arrived, now))
         records: list[Record] = self.timed(f"{name}/encode", turns._outputs)
         self.spent[f"{name}/records"] += len(records)
         self.spent[f"{name}/bytes"] += sum(len(each.key or b"") + len(each.value or b"") for each in records)
-        self.timed(f"{name}/kafka pack", lambda: pack(Batches(), records, self.limits))
+        self.timed(f"{name}/kafka pack", lambda: pack(cast(Producer, Batches()), records, self.limits))
         located = {topic: locate(self.database, topic, number) for topic in {each.topic for each in records}}
         places = [located[each.topic] for each in records]
         self.timed(f"{name}/sqlite write", partial(write_jobs, self.database, [Job(places, records, None)]))
@@ -225,6 +227,11 @@ class Batches:
 
     def create_batch(self) -> BatchBuilder:
         return BatchBuilder(BATCH_BYTES, 0, is_transactional=True)
+
+
+def _step_all(lane: Lane, arrived: Sequence[Arrived], now: Now) -> None:
+    for each in arrived:
+        step(lane, each, now)
 
 
 def _place(owner: str) -> int:

@@ -268,7 +268,8 @@ class Kafka:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(restart)
             await anyio.sleep(PROBE_S)
-            return await fleet.longest_wait_s(range(PARTITIONS), fleet.seen.answered_s.get, lambda: bool(back))
+            wait_s = await fleet.longest_wait_s(range(PARTITIONS), fleet.seen.answered_s.get, lambda: bool(back))
+        return wait_s
 
 
 Fault = Callable[[Fleet], Awaitable[float]]
