@@ -67,6 +67,11 @@ typed:
 	@for file in api/*; do ln -s "../../../$$file" $(TYPED)/; done
 	@for package in $(PACKAGES); do ln -s "../../../$$package" $(TYPED)/; done
 
+.PHONY: prove
+prove: $(DEV) ## Faults of the real thing at random: BACKEND=kafka MINUTES=30 SEED=7; MODE=…, CYCLES=… for one kind of them
+	@PYTHONPATH=tests $(BIN)/python -m chaos.prove $(if $(MODE),--mode $(MODE)) $(if $(BACKEND),--backend $(BACKEND)) \
+		$(if $(CYCLES),--cycles $(CYCLES)) $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED))
+
 .PHONY: jars
 jars: $(BASE)
 	$(KAFKA) jars

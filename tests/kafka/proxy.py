@@ -9,7 +9,13 @@ from contextlib import asynccontextmanager, suppress
 
 from kafka.running import Broker, locked_file
 
+PRODUCE = 0
+FETCH = 1
+LIST_OFFSETS = 2
 OFFSET_COMMIT = 8
+JOIN_GROUP = 11
+HEARTBEAT = 12
+INIT_PRODUCER_ID = 22
 ADD_PARTITIONS_TO_TXN = 24
 ADD_OFFSETS_TO_TXN = 25
 END_TXN = 26
@@ -17,13 +23,21 @@ TXN_OFFSET_COMMIT = 28
 
 
 class Held:
-    """One request that waits here, in flight. `answered` is set when the broker has, after `release`."""
+    """One request that waits here, in flight. `answered` is set when the broker has, after `release`.
 
-    def __init__(self, *, cut: bool) -> None:
+    `swallow`: it is not held but goes on at once, and its client is cut off instead of being told the answer.
+    """
+
+    def __init__(self, *, cut: bool, swallow: bool) -> None:
         self._cut = cut
+        self.swallow = swallow
         self.arrived = asyncio.Event()
         self.answered = asyncio.Event()
+        self.answer = b""
+        """The broker's, whole: length, correlation id, and what the kind of request has."""
         self._released = asyncio.Event()
+        if swallow:
+            self.release()
 
     def release(self) -> None:
         """Let it go on to the broker, whatever became of the client that sent it."""
@@ -36,16 +50,29 @@ class Held:
         await self._released.wait()
 
 
+def end_txn_error(held: Held) -> int:
+    """What the broker said to an `EndTxn` (version 0): 0 is that the transaction has ended as asked."""
+    return int.from_bytes(held.answer[12:14], "big", signed=True)  # after length, correlation id, throttle time
+
+
 class Proxy:
     def __init__(self) -> None:
         self.seen: list[int] = []
-        self._holds: list[tuple[int, Held]] = []
+        self._holds: list[tuple[int, bytes, bytes, Held]] = []
         self._connections: set[asyncio.Task[None]] = set()
 
-    def hold(self, api_key: int, *, cut: bool = False) -> Held:
-        """Hold the next request of this kind; `cut` ends its client's connection meanwhile."""
-        self._holds.append((api_key, held := Held(cut=cut)))
+    def hold(
+        self, api_key: int, *, cut: bool = False, swallow: bool = False, names: bytes = b"", after: bytes = b""
+    ) -> Held:
+        """Hold the next request of this kind that has `names` in it and comes after any request that has `after` in it;
+        `cut` ends its client's connection meanwhile."""
+        self._holds.append((api_key, names, after, held := Held(cut=cut, swallow=swallow)))
         return held
+
+    def forget(self, held: Held) -> None:
+        """Hold it no more, if it has not come yet; else let it go."""
+        self._holds = [hold for hold in self._holds if hold[3] is not held]
+        held.release()
 
     async def serve(self, broker: Broker) -> asyncio.Server:
         def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -68,7 +95,7 @@ class Proxy:
             while frame := await read_frame(reader):
                 key = int.from_bytes(frame[4:6], "big")
                 self.seen.append(key)
-                held = self._held(key)
+                held = self._held(key, frame)
                 if held is not None:
                     await held.wait(writer)
                 pending.append(held)
@@ -80,11 +107,13 @@ class Proxy:
             writer.close()
             up_writer.close()
 
-    def _held(self, key: int) -> Held | None:
-        for index, (wanted, held) in enumerate(self._holds):
-            if wanted == key:
+    def _held(self, key: int, frame: bytes) -> Held | None:
+        for index, (wanted, names, after, held) in enumerate(self._holds):
+            if wanted == key and names in frame and not after:
                 del self._holds[index]
                 return held
+            if after and after in frame:
+                self._holds[index] = (wanted, names, b"", held)
         return None
 
     @staticmethod
@@ -97,7 +126,10 @@ class Proxy:
                 break
             held = pending.pop(0)
             if held is not None:
+                held.answer = frame
                 held.answered.set()
+                if held.swallow:
+                    writer.close()
             if not writer.is_closing():
                 writer.write(frame)
         writer.close()
