@@ -69,7 +69,7 @@ async def passthrough_running(url: str, outputs: Outputs) -> AsyncIterator[None]
 async def streams(url: str, outputs: Outputs, window: Window, threads: int, commit_ms: int) -> Measured:
     servers, prefix = servers_of(url), prefix_of(url)
     sinks = outputs[:2]
-    target = f"streams-{threads}-"
+    target = f"streams-{threads}-{commit_ms}-"
     await broker.make_topics(url, [f"{target}{number}" for number in range(len(sinks))], load.PARTITIONS)
     command = streams_side.command(
         servers, f"{prefix}{topics.REQUESTS}", f"{prefix}{target}", threads, commit_ms,
@@ -89,7 +89,12 @@ async def _measure(url: str, command: Sequence[str], topic: str, copies: float, 
         with processes.process(command) as running:
             await until_written(journal, places, START_S)
             await anyio.sleep(window.warm_s)
-            since, since_cpu_s = await look(journal, places), processes.cpu_s(running.pid)
+            # From one commit to another: a side that commits once a second shows its work once a second.
+            try:
+                since = await until_written(journal, places, QUIET_S)
+            except TimeoutError:
+                raise Drained from None
+            since_cpu_s = processes.cpu_s(running.pid)
             until, until_cpu_s = since, since_cpu_s
             with anyio.move_on_after(window.measured_s):
                 while True:

@@ -31,7 +31,6 @@ class Machine(Struct, frozen=True):
 
 
 class Kafka(Struct, frozen=True):
-    streams_commit_ms: int
     rounds: list[KafkaRound]
 
 

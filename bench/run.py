@@ -81,11 +81,13 @@ class Bench:
 
     async def _kafka(self) -> None:
         streams_side.build()
-        found = []
+        found: list[rounds.KafkaRound] = []
         for number in range(self.size.rounds):
             say(f"round {number + 1} of {self.size.rounds}")
-            found.append(await rounds.kafka_round(self._broker, f"r{number}", self.size.plan, self._backlog()))
-        self.found.kafka = Kafka(rounds.COMMIT_MS, found)
+            commit_ms = found[0].commit_ms if found else None
+            one = await rounds.kafka_round(self._broker, f"r{number}", self.size.plan, self._backlog(), commit_ms)
+            found.append(one)
+        self.found.kafka = Kafka(found)
 
     async def _latency(self) -> None:
         kafka = self.found.kafka
