@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from kafka.running import LIB
+from kafka.running import LIB, locked_file
 
 
 class Part:
@@ -77,13 +77,14 @@ def without_effect(parts: list[dict[str, Any]]) -> list[str]:
 
 
 def add(file: Path, part: Part) -> dict[str, Any]:
-    """Add a part to the file, which is replaced in one step; returns the totals."""
-    known = json.loads(file.read_text()) if file.exists() else {"parts": []}
-    parts = [*known["parts"], part.report()]
+    """Add a part to the file, which is replaced in one step, by one run at a time; returns the totals."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    new = file.with_suffix(".new")
-    new.write_text(json.dumps({"versions": versions(), "totals": totals(parts), "parts": parts}, indent=1) + "\n")
-    new.rename(file)
+    with locked_file(file.with_suffix(".lock")):
+        known = json.loads(file.read_text()) if file.exists() else {"parts": []}
+        parts = [*known["parts"], part.report()]
+        new = file.with_suffix(".new")
+        new.write_text(json.dumps({"versions": versions(), "totals": totals(parts), "parts": parts}, indent=1) + "\n")
+        new.rename(file)
     return totals(parts)
 
 

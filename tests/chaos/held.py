@@ -15,13 +15,11 @@ In the end each marker was accepted exactly once, which is for the judge to say 
 """
 
 import random
-import tempfile
-from pathlib import Path
 
 import anyio
 from chaos.evidence import Part
 from chaos.fleet import PARTITIONS, Fleet, running
-from chaos.modes import Finished, Run, laid_out, note
+from chaos.modes import Finished, Run, laid_out, note, workplace
 from kafka.proxy import END_TXN, Held, Proxy, end_txn_error
 
 from keylane.journal import Journal, Record, connect
@@ -138,10 +136,10 @@ async def held_endtxn(run: Run, finished: Finished) -> None:
     left, seed = run.cycles, run.seed
     while left > 0 and anyio.current_time() < run.deadline_s:
         part, cycles = Part("held-endtxn", run.backend, seed), min(left, HELD_PART)
-        with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
-            async with laid_out(run, Path(folder), "held", seed) as (shape, proxy):
+        with workplace(run, part) as folder:
+            async with laid_out(run, folder, part.mode, seed) as (shape, proxy):
                 assert proxy is not None
-                async with running(shape._replace(routers=1, workers=1), Path(folder), seed, proxy) as fleet:
+                async with running(shape._replace(routers=1, workers=1), folder, seed, proxy) as fleet:
                     await _hold(run, fleet, proxy, part, cycles)
                     part.violations += await fleet.rest()
                     note(fleet, part)

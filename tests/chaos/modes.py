@@ -4,9 +4,10 @@
 """
 
 import random
+import shutil
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,6 +48,21 @@ class Run(NamedTuple):
 Finished = Callable[[Part], None]
 
 
+@contextmanager
+def workplace(run: Run, part: Part) -> Iterator[Path]:
+    """A folder for a fleet. Of one that broke a promise, or could not be judged, it is kept."""
+    folder = Path(tempfile.mkdtemp(prefix=f"chaos-{part.mode}-{part.seed}-"))
+    try:
+        yield folder
+    except BaseException:
+        run.say(f"what is left is in {folder}")
+        raise
+    if part.violations:
+        run.say(f"logs and journal are kept in {folder}")
+    else:
+        shutil.rmtree(folder)
+
+
 @asynccontextmanager
 async def laid_out(run: Run, folder: Path, mode: str, seed: int) -> AsyncIterator[tuple[Shape, Proxy | None]]:
     """A fleet on a journal of its own. On Kafka its routers reach the broker through a proxy; all others do not, so
@@ -73,10 +89,10 @@ async def in_parts(
     left, seed = run.cycles, run.seed
     while left > 0 and anyio.current_time() < run.deadline_s:
         part, cycles = Part(mode, run.backend, seed), min(left, part_size)
-        with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
+        with workplace(run, part) as folder:
             async with (
-                laid_out(run, Path(folder), mode, seed) as (shape, proxy),
-                running(shape, Path(folder), seed, proxy) as fleet,
+                laid_out(run, folder, mode, seed) as (shape, proxy),
+                running(shape, folder, seed, proxy) as fleet,
             ):
                 await suffer(fleet, part, random.Random(seed), cycles)
                 part.violations += await fleet.rest()

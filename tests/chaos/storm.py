@@ -8,9 +8,7 @@ unknown to the router that made it.
 import os
 import random
 import signal
-import tempfile
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 
 import anyio
 import anyio.to_thread
@@ -18,7 +16,7 @@ from chaos.children import Child
 from chaos.evidence import Part
 from chaos.faults import BITE_S, KILLS, zombie_router, zombie_worker
 from chaos.fleet import START_S, Fleet, running
-from chaos.modes import PAUSE_S, Finished, Run, laid_out, note
+from chaos.modes import PAUSE_S, Finished, Run, laid_out, note, workplace
 from kafka import proxy as kinds
 from kafka.proxy import Proxy
 
@@ -162,10 +160,10 @@ async def storm(run: Run, finished: Finished) -> None:
     left, seed = run.cycles, run.seed
     while left > 0 and anyio.current_time() < run.deadline_s:
         part = Part("storm", run.backend, seed)
-        with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
+        with workplace(run, part) as folder:
             async with (
-                laid_out(run, Path(folder), "storm", seed) as (shape, proxy),
-                running(shape, Path(folder), seed, proxy) as fleet,
+                laid_out(run, folder, part.mode, seed) as (shape, proxy),
+                running(shape, folder, seed, proxy) as fleet,
             ):
                 blowing = Storm(run, fleet, part)
                 async with anyio.create_task_group() as tasks:
