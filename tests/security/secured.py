@@ -127,7 +127,16 @@ def write_certificates(folder: Path) -> None:
     other.cert_pem.write_to_path(folder / "other-ca.pem")
     for name, issued in (
         ("server", ca.issue_cert("localhost")),
-        ("client", ca.issue_cert("client@keylane.test", common_name="dashboard-by-certificate")),
+        (
+            "client",
+            ca.issue_cert(
+                "client@keylane.test",
+                common_name="by-certificate",
+                # trustme's own have a sign that Java writes in another way: the subject is a user's name here.
+                organization_name="keylane",
+                organization_unit_name="tests",
+            ),
+        ),
     ):
         key = load_pem_private_key(issued.private_key_pem.bytes(), None)
         # Kafka reads no other form of a key.
