@@ -7,7 +7,9 @@ from typing import Any
 from msgspec.structs import replace
 
 from keylane.router.core.lane import Lane
+from keylane.router.core.records import Arrived, Now
 from keylane.schemas.events import Party
+from keylane.schemas.requests import WorkRequest
 from keylane.schemas.state import Member, Run
 
 SAID_CHARACTERS_MAX = 512
@@ -46,6 +48,17 @@ def party_of(run: Run) -> Party:
         at_ms=run.accepted_ms,
         session=run.session,
         token=run.token,
+    )
+
+
+def asker(arrived: Arrived, request: WorkRequest, now: Now) -> Party:
+    """The side of a request that has no run."""
+    return Party(
+        request=request.id,
+        actor=request.actor,
+        action=request.action,
+        digest=arrived.payload_digest,
+        at_ms=now.clock_ms,
     )
 
 

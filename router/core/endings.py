@@ -11,7 +11,7 @@ from keylane.router.core.describe import about, outcome_of, parties_of
 from keylane.router.core.lane import Lane
 from keylane.router.core.records import Now
 from keylane.schemas.base import NULL, ErrorDetail
-from keylane.schemas.events import AttemptFailed, Ended, Lost, LostReason, Party, Status
+from keylane.schemas.events import AttemptFailed, Ended, Lost, LostReason, Party, Status, StopAsked
 from keylane.schemas.items import Notice
 from keylane.schemas.state import Resource, Run, UnservedAction
 
@@ -161,6 +161,22 @@ def lose(lane: Lane, run: Run, now: Now, reason: LostReason) -> None:
         wait_again(lane, again, now, 0, run.previous_end)
     else:
         wait_again(lane, run, now, delay_ms, reason)
+
+
+def ask_to_stop(lane: Lane, run: Run, now: Now, status: Status, by: str) -> None:
+    """Tell the holder that its work is not wanted any more. It may still complete first."""
+    lane.put(replace(run, stop=status, stop_by=by))
+    session = lane.sessions[run.session]
+    lane.tell(session, Notice, run.traceparent, kind="stop", run=run.id, token=run.token, reason=status)
+    lane.emit(
+        StopAsked,
+        now,
+        run.traceparent,
+        **about(run),
+        token=run.token,
+        status=status,
+        by=by,
+    )
 
 
 def wait_again(lane: Lane, run: Run, now: Now, delay_ms: int, previous_end: str | None) -> None:

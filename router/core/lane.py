@@ -43,12 +43,22 @@ TOKEN_MAX = 2**52
 
 
 class Lane:
-    """One partition's records with all that is derived from them. `place` maps an owning key to its partition."""
+    """One partition's records with all that is derived from them.
 
-    def __init__(self, partition: int, policy: Policy, place: Callable[[str], int]) -> None:
+    `place` maps an owning key to its partition, and `owner_of` a requested key to its owning key.
+    """
+
+    def __init__(
+        self,
+        partition: int,
+        policy: Policy,
+        place: Callable[[str], int],
+        owner_of: Callable[[str], str] = str,
+    ) -> None:
         self.partition = partition
         self.policy = policy
         self.place = place
+        self.owner_of = owner_of
         self.own = LaneRecord(positions={})
         self.runs: dict[str, Run] = {}
         # Without those that their runs speak for: ask `member`.

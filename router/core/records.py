@@ -8,8 +8,11 @@ from msgspec import Struct
 
 from keylane.schemas.base import Schema
 from keylane.schemas.codec import Undecodable
+from keylane.schemas.events import Party
+from keylane.schemas.refusals import Code
 from keylane.schemas.requests import Request
 from keylane.schemas.results import Result
+from keylane.schemas.state import Run
 
 
 class Now(NamedTuple):
@@ -32,11 +35,24 @@ class Arrived(Struct, frozen=True, gc=False):
     digest: str = ""
     """Of the whole request and of its payload alone; computed once it has passed the first rule."""
     payload_digest: str = ""
+    owner: str = ""
+    """The owning key of the resource that a command names."""
 
     @property
     def place(self) -> str:
         """Where it lies on the lane's partition, as events name it."""
         return f"{self.topic}/{self.offset}"
+
+
+class Grounds(NamedTuple):
+    """Why something is refused: a value, so that rules can be asked in order and say nothing themselves."""
+
+    code: Code
+    message: str
+    retry_after_ms: int | None = None
+    holder: Run | None = None
+    position: int | None = None
+    parties: tuple[Party, ...] = ()
 
 
 class Due(NamedTuple):

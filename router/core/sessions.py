@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from msgspec.structs import replace
 
-from keylane.router.core.arrival import set_aside
+from keylane.router.core.answers import set_aside
 from keylane.router.core.endings import lose, note_unserved
 from keylane.router.core.lane import Lane
 from keylane.router.core.records import Arrived, Gone, Now

@@ -10,12 +10,13 @@ from collections.abc import Callable
 
 from msgspec.structs import replace
 
-from keylane.router.core.arrival import arrive, attach, joinable, refuse, repeat, send_on, set_aside, was_cancelled
-from keylane.router.core.describe import party_of
+from keylane.router.core.answers import refuse, send_on, set_aside
+from keylane.router.core.arrival import arrive, attach, meets
 from keylane.router.core.dispatch import dispatch
 from keylane.router.core.endings import end, note_unserved
 from keylane.router.core.lane import Lane
-from keylane.router.core.records import Arrived, Due, Gone, Now, WaitChecked
+from keylane.router.core.records import Arrived, Due, Gone, Grounds, Now, WaitChecked
+from keylane.router.core.repeats import Answered, repeat
 from keylane.router.core.sessions import SESSION_TABLE
 from keylane.router.core.shape import Misshapen, checked, digests
 from keylane.router.core.transitions import (
@@ -50,7 +51,7 @@ from keylane.schemas.requests import (
     WorkRequest,
 )
 from keylane.schemas.results import Completed, Failed, Progress, WorkerHeartbeat, WorkerJoined, WorkerLeft
-from keylane.schemas.state import Member, RefusedRequest, Run, WorkerSession
+from keylane.schemas.state import Run, WorkerSession
 
 Cell = Callable[[Lane, Run | None, Arrived, Now], None]
 
@@ -145,14 +146,17 @@ def _command(lane: Lane, arrived: Arrived, request: Request, now: Now) -> None:
     except Misshapen as wrong:
         _misshapen(lane, arrived, request.id, wrong, now)
         return
-    arrived = replace(arrived, record=request, digest=digest, payload_digest=payload_digest)
+    owner = "" if isinstance(request, SessionEnded) else lane.owner_of(request.resource)
+    arrived = replace(arrived, record=request, digest=digest, payload_digest=payload_digest, owner=owner)
     if not isinstance(request, SessionEnded):
-        partition = lane.place(request.resource)
+        partition = lane.place(owner)
         if partition != lane.partition:
-            send_on(lane, arrived, request, request.resource, partition, now)
+            send_on(lane, arrived, request, partition, now)
             return
     if isinstance(request, WorkRequest):
-        _work(lane, arrived, request, now)
+        found = meets(lane, arrived, request, now)
+        if not isinstance(found, Answered):
+            _meet(lane, found, arrived, now)
         return
     named = request.request if isinstance(request, Cancellation | Decision) else ""
     member = lane.member(named)
@@ -162,35 +166,11 @@ def _command(lane: Lane, arrived: Arrived, request: Request, now: Now) -> None:
     _meet(lane, None if is_other else run, arrived, now)
 
 
-def _work(lane: Lane, arrived: Arrived, request: WorkRequest, now: Now) -> None:
-    seen: Member | RefusedRequest | None = lane.member(request.id) or lane.refused.get(request.id)
-    if seen is not None and seen.digest != arrived.digest:
-        first = lane.runs.get(seen.run) if isinstance(seen, Member) else None
-        reason = f"id {request.id!r} was used before with other content"
-        set_aside(lane, arrived, now, "ID_REUSED", reason, () if first is None else (party_of(first),))
-        return
-    if isinstance(seen, RefusedRequest):
-        refuse(lane, arrived, now, seen.code, "the same request was refused before", repeat=True)
-        return
-    if seen is not None:
-        _meet(lane, lane.runs[seen.run], arrived, now)
-        return
-    if request.seen is not None and request.seen > lane.own.seq:
-        # Not a halt, though design section 4 asks for one: any agent could then stop any lane for good
-        # (docs/decisions/rolled-back-stores.md).
-        reason = f"you have seen event {request.seen} of this partition, which is at {lane.own.seq}: was it restored?"
-        refuse(lane, arrived, now, "INTERNAL", reason)
-        return
-    # One whose cancellation overtook it joins nobody: it ends as it arrives.
-    run = None if was_cancelled(lane, request) else joinable(lane, request, arrived.payload_digest, now)
-    _meet(lane, run, arrived, now)
-
-
 def _undecodable(lane: Lane, arrived: Arrived, record: Undecodable, now: Now) -> None:
     """Bytes that are no record: a dead letter, and an answer where the sender can be told."""
     set_aside(lane, arrived, now, "BAD_RECORD", record.reason)
     if record.id is not None and not lane.has_answered(record.id):
-        refuse(lane, arrived, now, "BAD_RECORD", record.reason)
+        refuse(lane, arrived, now, Grounds("BAD_RECORD", record.reason))
 
 
 def _misshapen(lane: Lane, arrived: Arrived, id: str, wrong: Misshapen, now: Now) -> None:
@@ -198,7 +178,7 @@ def _misshapen(lane: Lane, arrived: Arrived, id: str, wrong: Misshapen, now: Now
     if lane.has_answered(id):
         set_aside(lane, arrived, now, "ID_REUSED", f"id {id!r} was used before; and {wrong.message}")
     else:
-        refuse(lane, arrived, now, wrong.code, wrong.message)
+        refuse(lane, arrived, now, Grounds(wrong.code, wrong.message))
 
 
 def quarantine(lane: Lane, arrived: Arrived, now: Now, reason: str) -> None:
@@ -207,7 +187,7 @@ def quarantine(lane: Lane, arrived: Arrived, now: Now, reason: str) -> None:
     set_aside(lane, arrived, now, "INTERNAL", reason)
     id = getattr(arrived.record, "id", None)
     if id is not None and not lane.has_answered(id):
-        refuse(lane, arrived, now, "INTERNAL", "the router could not process it; see the dead letter")
+        refuse(lane, arrived, now, Grounds("INTERNAL", "the router could not process it; see the dead letter"))
     dispatch(lane, now)
 
 
@@ -253,8 +233,9 @@ def _unserved_due(lane: Lane, action: str, now: Now) -> None:
 def _resource_due(lane: Lane, key: str, now: Now) -> None:
     """Forgotten, unless a retry waits that must not overwrite what was completed: then it goes to the back."""
     resource = lane.resources[key]
-    waiting = [lane.runs[id] for _, id in lane.queue.get(key, ())]
-    if any(run.granted_order is not None for run in waiting) or key in lane.held:
+    owner = lane.owner_of(key)
+    waiting = [lane.runs[id] for _, id in lane.queue.get(owner, ())]
+    if any(run.granted_order is not None for run in waiting) or owner in lane.held:
         # Behind every other one: a lane over its bound would else find this one first for ever, and forget none.
         lasts_ms = max(each.queue_ms for each in (lane.policy.defaults, *lane.policy.actions.values()))
         forget_ms = now.clock_ms + lasts_ms + lane.policy.retention_ms + 1

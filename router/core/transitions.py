@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from keylane.router.core.arrival import ask_to_stop, refuse
+from keylane.router.core.answers import refuse
 from keylane.router.core.describe import about, parties_of, party_of, said
-from keylane.router.core.endings import end, fail, lose
+from keylane.router.core.endings import ask_to_stop, end, fail, lose
 from keylane.router.core.lane import Lane
-from keylane.router.core.records import Arrived, Gone, Now
+from keylane.router.core.records import Arrived, Gone, Grounds, Now
 from keylane.schemas.base import NULL, ErrorDetail
 from keylane.schemas.events import CancellationKept, Fenced, Party, Progressed, Withdrawn
 from keylane.schemas.items import Checkpoint, Notice
@@ -33,7 +33,7 @@ def ignore(lane: Lane, run: Run | None, arrived: Arrived, now: Now) -> None:
 def not_yet(lane: Lane, run: Run | None, arrived: Arrived, now: Now) -> None:
     """A cell whose rule this router does not have: said, never passed over."""
     name = type(arrived.record).__name__
-    refuse(lane, arrived, now, "BAD_RECORD", f"{name}: this router has no rule for it yet")
+    refuse(lane, arrived, now, Grounds("BAD_RECORD", f"{name}: this router has no rule for it yet"))
 
 
 # -- cancellation ---------------------------------------------------------------------------------------------
@@ -87,12 +87,12 @@ def _leave(lane: Lane, run: Run, member: Member, now: Now, by: str) -> None:
 
 def too_late(lane: Lane, run: Run | None, arrived: Arrived, now: Now) -> None:
     """The run, or this requester's part in it, is over."""
-    refuse(lane, arrived, now, "TOO_LATE", "it has ended, or was asked to stop, already")
+    refuse(lane, arrived, now, Grounds("TOO_LATE", "it has ended, or was asked to stop, already"))
 
 
 def unknown(lane: Lane, run: Run | None, arrived: Arrived, now: Now) -> None:
     """A command about a request that this lane does not know."""
-    refuse(lane, arrived, now, "NOT_FOUND", "no such request is remembered for this resource")
+    refuse(lane, arrived, now, Grounds("NOT_FOUND", "no such request is remembered for this resource"))
 
 
 # -- reports --------------------------------------------------------------------------------------------------
@@ -146,7 +146,7 @@ def renew(lane: Lane, run: Run | None, arrived: Arrived, now: Now) -> None:
         lane.put(replace(session, read=run.number))
     if too_large:
         # Only the checkpoint is refused. The holder counts every acknowledged Progress as a renewal.
-        refuse(lane, arrived, now, "TOO_LARGE", f"payload, checkpoint and evidence: {size} bytes")
+        refuse(lane, arrived, now, Grounds("TOO_LARGE", f"payload, checkpoint and evidence: {size} bytes"))
         return
     lane.emit(
         Progressed,

@@ -1,0 +1,38 @@
+"""Arrival rule 7: what finds a resource, a run or the lane full. Overload is answered, never absorbed."""
+
+from __future__ import annotations
+
+from keylane.router.core.lane import Lane
+from keylane.router.core.records import Grounds
+from keylane.schemas.requests import WorkRequest
+from keylane.schemas.state import Run
+
+RETRY_AFTER_MS = 1_000
+
+
+def full(lane: Lane, request: WorkRequest, owner: str) -> Grounds | None:
+    """Why a run of its own is not taken in."""
+    bounds = lane.policy.bounds
+    if len(lane.queue.get(owner, ())) >= bounds.waiters_per_resource:
+        return Grounds("QUEUE_FULL", f"{bounds.waiters_per_resource} runs wait for this resource", RETRY_AFTER_MS)
+    if len(lane.runs) >= bounds.runs:
+        return Grounds("LANE_FULL", f"this partition remembers {bounds.runs} runs", RETRY_AFTER_MS)
+    if lane.carried_bytes >= bounds.lane_bytes:
+        return Grounds(
+            "LANE_FULL",
+            f"payloads, checkpoints and results in this partition: {lane.carried_bytes} bytes",
+            RETRY_AFTER_MS,
+        )
+    known = request.action in lane.unserved or lane.is_served(request.action)
+    if not known and len(lane.unserved) >= bounds.unserved_actions:
+        return Grounds(
+            "LANE_FULL", f"runs wait for {bounds.unserved_actions} actions that no worker handles", RETRY_AFTER_MS
+        )
+    return None
+
+
+def crowded(lane: Lane, run: Run) -> Grounds | None:
+    """Why the run takes no further request."""
+    if lane.member_count(run) >= lane.policy.bounds.members_per_run:
+        return Grounds("QUEUE_FULL", "as many equal requests as can be merged have been", RETRY_AFTER_MS)
+    return None

@@ -1,0 +1,58 @@
+"""Arrival rule 6: what meets other work on its owning key is refused, replaces it, or waits behind it."""
+
+from __future__ import annotations
+
+from keylane.router.core.describe import asker, parties_of, party_of
+from keylane.router.core.endings import ask_to_stop, end
+from keylane.router.core.lane import Lane
+from keylane.router.core.records import Arrived, Grounds, Now
+from keylane.schemas.requests import WorkRequest
+from keylane.schemas.state import Run
+
+RETRY_AFTER_MS_MIN = 100
+RETRY_AFTER_MS_MAX = 5_000
+"""Bounds of the hint in `LOCK_HELD`: a lease may end long before its time, so nobody is told to stay away for it."""
+PARTIES_MAX = 16
+
+
+def contenders_of(lane: Lane, request: WorkRequest, owner: str) -> list[Run]:
+    """The held run of the owning key, then the waiting ones in acceptance order; none where none of them matters.
+
+    Whom it meets matters only where somebody is refused or replaced: a thousand may wait, and usually they do.
+    """
+    if not request.reject_if_busy and lane.policy.of(request.action).only_queues():
+        return []
+    holder = lane.held.get(owner)
+    waiting = [lane.runs[id] for _, id in lane.queue.get(owner, ())]
+    return waiting if holder is None else [lane.runs[holder], *waiting]
+
+
+def lock_held(lane: Lane, arrived: Arrived, request: WorkRequest, contenders: list[Run], now: Now) -> Grounds | None:
+    """Why one of them keeps the request out: who is in its way, and when to come back."""
+    policy = lane.policy.of(request.action)
+    modes = {policy.against(other.action) for other in contenders}
+    if "reject" not in modes and not ("queue" in modes and request.reject_if_busy):
+        return None
+    first = contenders[0]
+    left_ms = RETRY_AFTER_MS_MIN if first.lease_until_ms is None else first.lease_until_ms - now.clock_ms
+    return Grounds(
+        "LOCK_HELD",
+        f"{first.action} ({first.id}) is {'running' if first.state == 'Held' else 'waiting'} on it",
+        min(max(left_ms, RETRY_AFTER_MS_MIN), RETRY_AFTER_MS_MAX),
+        holder=first,
+        position=len(contenders),
+        parties=(asker(arrived, request, now), *(party_of(other) for other in contenders[:PARTIES_MAX])),
+    )
+
+
+def supersede(lane: Lane, request: WorkRequest, contenders: list[Run], now: Now) -> None:
+    """The new run replaces waiting ones of the same requested key, and may ask the holder to stop."""
+    policy = lane.policy.of(request.action)
+    for other in contenders:
+        if other.resource != request.resource or policy.against(other.action) != "supersede":
+            continue
+        if other.state == "Waiting":
+            sides = (party_of(lane.runs[request.id]), *parties_of(lane, other))
+            end(lane, other, now, "superseded", superseded_by=request.id, parties=sides)
+        elif policy.stop_holder and other.stop is None:
+            ask_to_stop(lane, other, now, "superseded", request.id)
