@@ -16,36 +16,16 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from keylane.router.core.policy import ActionPolicy, Bounds, OnConflict, Policy
+from keylane.router.actions import CHOICES, ActionTable, check_pool, policy_of
+from keylane.router.core.policy import ActionPolicy, Bounds, Policy
+from keylane.router.durations import Duration, milliseconds
 
 FILE_NAME = "keylane.toml"
-DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
-UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
-POOL = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
-"""Pools are part of topic names."""
 PARTITIONS_MAX = 1_024
-
-Duration = str | int | float
-"""`"5m"`, `"1.5s"`, `"200ms"`; a bare number is seconds."""
 
 
 class BadConfig(Exception):
     """The configuration cannot be used. The message names the file or variable, the key and what it may be."""
-
-
-class ActionTable(Struct, kw_only=True, forbid_unknown_fields=True):
-    """`[defaults]` and `[actions.NAME]`. What is not set is that of `[defaults]`."""
-
-    pool: str | None = None
-    lease: Duration | None = None
-    attempts: int | None = None
-    backoff: Duration | None = None
-    backoff_max: Duration | None = None
-    coalesce: Duration | None = None
-    on_conflict: OnConflict | dict[str, OnConflict] | None = None
-    stop_holder: bool | None = None
-    queue: Duration | None = None
-    max_hold: Duration | None = None
 
 
 class Settings(Struct, kw_only=True, forbid_unknown_fields=True):
@@ -128,7 +108,8 @@ def _converted(value: object, kind: type[T], prefix: str, origins: Mapping[str, 
             said = f"there is no such key{f': is it {near[0]}?' if near else ''}"
             path = f"{path}.{unknown[1]}".strip(".")
         elif "enum" in said:
-            said += f": it can be {', '.join(get_args(OnConflict))}"
+            choices = next(CHOICES[name] for name in path.split(".") if name in CHOICES)
+            said += f": it can be {', '.join(get_args(choices))}"
         raise BadConfig(f"{origins.get(path.split('.')[0], 'configuration')}: {path}: {said}") from None
 
 
@@ -182,22 +163,22 @@ def _config(settings: Settings) -> Config:
         raise ValueError("replication_factor: must be at least 1")
     if in_sync is not None and not 1 <= in_sync <= (replicas or in_sync):
         raise ValueError("min_insync_replicas: must be from 1 to replication_factor, else nothing can be written")
-    defaults = _action("defaults", settings.defaults, ActionPolicy())
-    actions = {name: _action(f"actions.{name}", table, defaults) for name, table in settings.actions.items()}
+    defaults = policy_of("defaults", settings.defaults, ActionPolicy())
+    actions = {name: policy_of(f"actions.{name}", table, defaults) for name, table in settings.actions.items()}
     pools = sorted({"default", defaults.pool, *settings.pools, *(action.pool for action in actions.values())})
     for pool in settings.pools:
-        _check_pool("pools", pool)
+        check_pool("pools", pool)
     for name, bound in msgspec.structs.asdict(settings.bounds).items():
         if bound < 1:
             raise ValueError(f"bounds.{name}: must be at least 1")
-    retention_ms = _ms("retention", settings.retention)
+    retention_ms = milliseconds("retention", settings.retention)
     policy = Policy(
         defaults=defaults,
         actions=actions,
         pools=tuple(pools),
         bounds=settings.bounds,
-        session_lapse_ms=_ms("session_lapse", settings.session_lapse, least=1),
-        unserved_after_ms=_ms("unserved_after", settings.unserved_after),
+        session_lapse_ms=milliseconds("session_lapse", settings.session_lapse, least=1),
+        unserved_after_ms=milliseconds("unserved_after", settings.unserved_after),
         retention_ms=retention_ms,
         crowded_retention_ms=min(retention_ms, Policy().crowded_retention_ms),
     )
@@ -210,43 +191,3 @@ def _config(settings: Settings) -> Config:
         replication_factor=replicas,
         min_insync_replicas=in_sync,
     )
-
-
-def _action(where: str, table: ActionTable, base: ActionPolicy) -> ActionPolicy:
-    changes: dict[str, Any] = {}
-    if table.pool is not None:
-        _check_pool(f"{where}.pool", table.pool)
-    for name in ("pool", "attempts", "stop_holder"):
-        if getattr(table, name) is not None:
-            changes[name] = getattr(table, name)
-    for name in ("lease", "backoff", "backoff_max", "coalesce", "queue", "max_hold"):
-        if getattr(table, name) is not None:
-            least = 1 if name in ("lease", "queue", "max_hold") else 0
-            changes[f"{name}_ms"] = _ms(f"{where}.{name}", getattr(table, name), least)
-    if changes.get("attempts", 1) < 1:
-        raise ValueError(f"{where}.attempts: must be at least 1")
-    if isinstance(table.on_conflict, dict):
-        by_action = dict(table.on_conflict)
-        changes["on_conflict"] = by_action.pop("default", base.on_conflict)
-        changes["on_conflict_with"] = by_action
-    elif table.on_conflict is not None:
-        changes["on_conflict"] = table.on_conflict
-        changes["on_conflict_with"] = {}
-    return replace(base, **changes)
-
-
-def _check_pool(where: str, pool: str) -> None:
-    if not POOL.fullmatch(pool):
-        raise ValueError(f"{where}: {pool!r}: lower-case letters, digits and hyphens, at most 64")
-
-
-def _ms(where: str, value: Duration, least: int = 0) -> int:
-    if isinstance(value, int | float):
-        value = f"{value}s"
-    match = DURATION.fullmatch(value)
-    if match is None:
-        raise ValueError(f'{where}: {value!r} is no duration; write it like "5m", "1.5s" or "200ms"')
-    found_ms = round(float(match[1]) * UNITS_MS[match[2]])
-    if found_ms < least:
-        raise ValueError(f"{where}: must be at least {least} ms")
-    return found_ms

@@ -8,13 +8,12 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from keylane.router.actions import values_of
 from keylane.router.config import SCALARS, gather, load_config
 from keylane.router.core.policy import ActionPolicy
+from keylane.router.durations import duration
 
 DEFAULT = "default"
-TIMES = ("lease", "backoff", "backoff_max", "coalesce", "queue", "max_hold")
-OTHERS = ("pool", "attempts", "stop_holder")
-UNITS_MS = (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000))
 
 
 class Setting(NamedTuple):
@@ -54,18 +53,6 @@ def effective(file: Path | None, environ: Mapping[str, str], flags: Mapping[str,
 def _action(
     prefix: str, policy: ActionPolicy, table: Mapping[str, Any], file: str, *, all_keys: bool
 ) -> Iterator[Setting]:
-    values: dict[str, Any] = {name: getattr(policy, name) for name in OTHERS}
-    values |= {name: duration(getattr(policy, f"{name}_ms")) for name in TIMES}
-    by_action = policy.on_conflict_with
-    values["on_conflict"] = {"default": policy.on_conflict, **by_action} if by_action else policy.on_conflict
-    for name, value in values.items():
+    for name, value in values_of(policy).items():
         if all_keys or name in table:
             yield Setting(f"{prefix}.{name}", value, file if name in table else DEFAULT)
-
-
-def duration(ms: int) -> str:
-    """As the file may have it, in the greatest unit that is whole."""
-    for unit, size_ms in UNITS_MS:
-        if ms and ms % size_ms == 0:
-            return f"{ms // size_ms}{unit}"
-    return f"{ms}ms"

@@ -17,7 +17,8 @@ from keylane.journal.port import Headers, LaneSession, Record, Stored
 from keylane.router.clock import LaneClock, wall_us
 from keylane.router.core.lane import Lane
 from keylane.router.core.records import Arrived, Forward, Halted, Now, Output
-from keylane.router.core.step import forgettable, quarantine, quarantine_due, step, step_due
+from keylane.router.core.retention import forgettable
+from keylane.router.core.step import quarantine, quarantine_due, step, step_due
 from keylane.router.decisions import log_decisions
 from keylane.router.meter import LaneMeter
 from keylane.schemas import topics

@@ -14,7 +14,8 @@ from msgspec import Raw
 from keylane.schemas.base import NULL, ErrorDetail, Schema
 from keylane.schemas.refusals import Code
 
-Status = Literal["completed", "failed", "cancelled", "superseded", "rejected", "expired"]
+Status = Literal["completed", "failed", "cancelled", "superseded", "rejected", "expired", "refused"]
+"""`refused`: accepted, and refused when its turn came, on the state as it was then; `error` has the code."""
 LostReason = Literal["lease_expired", "session_lapsed", "session_left", "session_replaced"]
 
 
@@ -25,6 +26,8 @@ class Party(Schema, frozen=True, kw_only=True):
     actor: str = ""
     action: str = ""
     digest: str = ""
+    version: str | None = None
+    """The version of the resource that it was decided on, if it named one."""
     at_ms: int | None = None
     session: str = ""
     token: int | None = None
@@ -112,6 +115,9 @@ class Refused(Event, frozen=True, kw_only=True):
     held_since: str | None = None
     lease_expires_in_ms: int | None = None
     position: int | None = None
+    expected_version: str | None = None
+    """The version that was decided on, and below the one that the lane knows, where they clash."""
+    known_version: str | None = None
     cycle: tuple[str, ...] = ()
     parties: tuple[Party, ...] = ()
     repeat: bool = False
@@ -227,6 +233,9 @@ class Ended(Event, frozen=True, kw_only=True):
     result: Raw = NULL
     version: str | None = None
     observed_version: str | None = None
+    expected_version: str | None = None
+    """The version that was decided on, and below the one that the lane knows, where they clash."""
+    known_version: str | None = None
     error: ErrorDetail | None = None
     superseded_by: str | None = None
     token: int | None = None

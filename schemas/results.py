@@ -84,6 +84,8 @@ class Failed(Schema, frozen=True, kw_only=True):
     error: ErrorDetail
     final: bool = False
     retry_after_ms: int | None = None
+    observed_version: str | None = None
+    """What the worker saw, where that was not the version that was decided on (`STALE_VERSION`)."""
 
 
 Result = WorkerJoined | WorkerHeartbeat | WorkerLeft | Progress | Completed | Failed

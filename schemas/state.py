@@ -49,6 +49,7 @@ class Run(Schema, frozen=True, kw_only=True):
     """Of its first request as a whole, which has no Member of its own until it leaves. Empty: it has one."""
     deadline_ms: int | None = None
     """Its first request's. Dropped when the run is done."""
+    expected_version: str | None = None
     accepted_ms: int
     accepted: str = ""
     """The same in wall time, for people, until the run is done. As `since`."""
@@ -171,11 +172,14 @@ class Resource(Schema, frozen=True, kw_only=True):
 
     key: str
     completed_order: int
-    """Of the newest completion, and whose it was."""
+    """Of the newest completion, and whose it was; harmless ones aside. 0: none."""
     completed_run: str
     completed_action: str
     forget_ms: int
     version: str | None = None
+    """The current version, as far as the lane knows."""
+    superseded: tuple[str, ...] = ()
+    """The newest of the versions that are known to be current no more, oldest first."""
 
 
 StateRecord = LaneRecord | Run | Member | RefusedRequest | KeptCancellation | UnservedAction | WorkerSession | Resource

@@ -73,7 +73,7 @@ async def work(
     except Fail as error:
         return failed(record, pool, "FAILED", _text(error), final=True)
     except StaleVersion as error:
-        return failed(record, pool, "STALE_VERSION", _text(error), final=True)
+        return failed(record, pool, "STALE_VERSION", str(error), final=True, observed_version=error.actual_version)
     except Retry as error:
         return failed(record, pool, "RETRY", _text(error), retry_after_ms=_retry_after_ms(error.after_s))
     except LeaseLost as error:
@@ -154,6 +154,7 @@ def failed(
     *,
     final: bool = False,
     retry_after_ms: int | None = None,
+    observed_version: str | None = None,
 ) -> Failed:
     """The report on an attempt that did not succeed; `final` ends the run. The message is cut."""
     return Failed(
@@ -165,4 +166,5 @@ def failed(
         error=ErrorDetail(code=code, message=cut(message)),
         final=final,
         retry_after_ms=retry_after_ms,
+        observed_version=observed_version,
     )

@@ -18,6 +18,8 @@ P = TypeVar("P")
 Json = Any
 """Whatever JSON can say, and structs and dataclasses that msgspec can encode as JSON."""
 
+VERSION_CHARACTERS_MAX = 256
+"""Longer ones are no versions: the lane would not remember them."""
 TEXT_CHARACTERS_MAX = 1_000
 """What a handler writes for people (reasons, questions, errors) is cut to this."""
 QUESTIONS_MAX = 32
@@ -49,6 +51,10 @@ class Retry(Exception):
 
 class StaleVersion(Exception):
     """Raised by `Item.expect`: the resource is not what the requester decided on."""
+
+    def __init__(self, expected: str, actual: object) -> None:
+        super().__init__(f"expected version {expected}, but it is {actual}")
+        self.actual_version = actual if isinstance(actual, str) and len(actual) <= VERSION_CHARACTERS_MAX else None
 
 
 class Done(msgspec.Struct, frozen=True):
@@ -155,7 +161,7 @@ class Item(Generic[P]):
     def expect(self, actual_version: str) -> None:
         """End the run as `STALE_VERSION` when the requester decided on another version than this."""
         if self.version is not None and actual_version != self.version:
-            raise StaleVersion(f"expected version {self.version}, but it is {actual_version}")
+            raise StaleVersion(self.version, actual_version)
 
     def done(self, result: Json = None, *, version: str | None = None, observed_version: str | None = None) -> Done:
         """What to return when there is more to say than a result: the version that the action made, and the one

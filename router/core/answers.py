@@ -71,6 +71,8 @@ def refuse(lane: Lane, arrived: Arrived, now: Now, grounds: Grounds, *, repeat: 
         held_since=holder.since if holder is not None and holder.since else None,
         lease_expires_in_ms=lease,
         position=grounds.position,
+        expected_version=grounds.expected_version,
+        known_version=grounds.known_version,
         parties=grounds.parties,
         repeat=repeat,
     )

@@ -1,7 +1,7 @@
 """What becomes of a work request: the arrival rules of design section 4, in their declared order.
 
-The first rule that applies decides. Rule 1 (`shape`) and the right partition come before, in `step`; here are the
-others in one reading, each in a module of its own: `repeats` (2), `coalescing` (4), `contention` (6), `bounds` (7).
+The first rule that applies decides. Rule 1 (`shape`) and the right partition come before, in `step`; the others are
+here in one reading, and each in a module of its own.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from keylane.router.core.describe import about
 from keylane.router.core.endings import end, note_unserved
 from keylane.router.core.lane import Lane
 from keylane.router.core.records import Arrived, Gone, Now
-from keylane.router.core.repeats import Answered, repeat_first_answer, seen_before
+from keylane.router.core.repeats import ANSWERED, Answered, repeat_first_answer, seen_before
+from keylane.router.core.versions import outdated
 from keylane.schemas.events import Coalesced, Queued
 from keylane.schemas.requests import WorkRequest
 from keylane.schemas.state import Run
@@ -29,6 +30,10 @@ def meets(lane: Lane, arrived: Arrived, request: WorkRequest, now: Now) -> Run |
         return known
     if was_cancelled(lane, request):
         return None  # it joins nobody: it ends as it arrives
+    grounds = outdated(lane, arrived, request, now)
+    if grounds is not None:
+        refuse(lane, arrived, now, grounds)
+        return ANSWERED
     return joinable(lane, request, arrived.payload_digest, now)
 
 
@@ -86,6 +91,7 @@ def _accept(lane: Lane, arrived: Arrived, request: WorkRequest, now: Now) -> Non
             action=intern(request.action),
             digest=arrived.payload_digest,
             request_digest=arrived.digest,
+            expected_version=request.expected_version,
             deadline_ms=deadline_ms(request, now),
             accepted_ms=now.clock_ms,
             accepted=now.time,

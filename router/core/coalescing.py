@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from keylane.router.core.lane import Lane
 from keylane.router.core.records import Arrived, Now
+from keylane.router.core.standing import likeness
 from keylane.schemas.requests import WorkRequest
 from keylane.schemas.state import Member, Run
 
 
 def joinable(lane: Lane, request: WorkRequest, payload_digest: str, now: Now) -> Run | None:
     """The run that an equal request joins, newest first; None where it must be a run of its own."""
-    alike = lane.equal.get((request.resource, request.action, payload_digest))
+    alike = lane.equal.get(likeness(request, payload_digest))
     if alike is None:
         return None
     window_ms = lane.policy.of(request.action).coalesce_ms

@@ -45,6 +45,7 @@ def party_of(run: Run) -> Party:
         actor=run.actor,
         action=run.action,
         digest=run.digest,
+        version=run.expected_version,
         at_ms=run.accepted_ms,
         session=run.session,
         token=run.token,
@@ -58,6 +59,7 @@ def asker(arrived: Arrived, request: WorkRequest, now: Now) -> Party:
         actor=request.actor,
         action=request.action,
         digest=arrived.payload_digest,
+        version=request.expected_version,
         at_ms=now.clock_ms,
     )
 

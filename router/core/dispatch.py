@@ -9,11 +9,12 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from keylane.router.core.describe import parties_of, party_of
-from keylane.router.core.endings import end
+from keylane.router.core.endings import end, refuse_accepted
 from keylane.router.core.lane import Lane
 from keylane.router.core.records import Arrived, Now
 from keylane.router.core.standing import due_ms
 from keylane.router.core.transitions import ripen
+from keylane.router.core.versions import stale
 from keylane.schemas.events import Granted
 from keylane.schemas.items import WorkItem
 from keylane.schemas.state import Run, WorkerSession
@@ -62,7 +63,7 @@ def _offer_slots(lane: Lane, id: str, now: Now) -> None:
 
 
 def _settled_at_dispatch(lane: Lane, run: Run, now: Now) -> bool:
-    """Decide again, on the state as it is now, what was decided at arrival: deadlines, and only forward."""
+    """Decide again, on the state as it is now, what was decided at arrival; and a retry goes only forward."""
     due = due_ms(run, lane.deadline_ms(run))
     if due is not None and due <= now.clock_ms:
         ripen(lane, run, Arrived(record=None), now)  # type: ignore[arg-type]  # a timer brings no record
@@ -73,6 +74,10 @@ def _settled_at_dispatch(lane: Lane, run: Run, now: Now) -> bool:
         newer = resource.completed_run
         sides = (*parties_of(lane, run), *((party_of(lane.runs[newer]),) if newer in lane.runs else ()))
         end(lane, run, now, "superseded", superseded_by=newer, parties=sides)
+        return True
+    grounds = stale(lane, run.resource, run.expected_version)
+    if grounds is not None:
+        refuse_accepted(lane, run, now, grounds)
         return True
     return False
 
@@ -96,6 +101,7 @@ def _grant(lane: Lane, run: Run, session: WorkerSession, now: Now) -> None:
         token=token,
         attempt=attempt,
         lease_ms=policy.lease_ms,
+        expected_version=run.expected_version,
         hold_ms=policy.max_hold_ms,
         checkpoint=run.checkpoint,
         previous_end=run.previous_end,
@@ -120,20 +126,19 @@ def _grant(lane: Lane, run: Run, session: WorkerSession, now: Now) -> None:
     )
     seq = lane.publish(granted, run.owner, run.traceparent)
     hold_until_ms = now.clock_ms + policy.max_hold_ms
-    lane.put(
-        replace(
-            run,
-            state="Held",
-            attempt=attempt,
-            granted_order=seq if run.granted_order is None else run.granted_order,
-            token=token,
-            session=session.id,
-            holder=session.name,
-            number=number,
-            since_ms=now.clock_ms,
-            since=now.time,
-            lease_ms=policy.lease_ms,
-            lease_until_ms=min(now.clock_ms + policy.lease_ms, hold_until_ms),
-            hold_until_ms=hold_until_ms,
-        )
+    held = replace(
+        run,
+        state="Held",
+        attempt=attempt,
+        granted_order=seq if run.granted_order is None else run.granted_order,
+        token=token,
+        session=session.id,
+        holder=session.name,
+        number=number,
+        since_ms=now.clock_ms,
+        since=now.time,
+        lease_ms=policy.lease_ms,
+        lease_until_ms=min(now.clock_ms + policy.lease_ms, hold_until_ms),
+        hold_until_ms=hold_until_ms,
     )
+    lane.put(held)

@@ -9,11 +9,12 @@ from msgspec.structs import replace
 
 from keylane.router.core.describe import about, outcome_of, parties_of
 from keylane.router.core.lane import Lane
-from keylane.router.core.records import Now
+from keylane.router.core.records import Grounds, Now
+from keylane.router.core.resources import note_completed
 from keylane.schemas.base import NULL, ErrorDetail
 from keylane.schemas.events import AttemptFailed, Ended, Lost, LostReason, Party, Status, StopAsked
 from keylane.schemas.items import Notice
-from keylane.schemas.state import Resource, Run, UnservedAction
+from keylane.schemas.state import Run, UnservedAction
 
 UNREAD_MAX = 3
 """How often a run gets its attempt back because its item was never read (design section 4, workers)."""
@@ -28,6 +29,7 @@ def end(
     result: Raw = NULL,
     version: str | None = None,
     observed_version: str | None = None,
+    known_version: str | None = None,
     error: ErrorDetail | None = None,
     superseded_by: str | None = None,
     parties: tuple[Party, ...] = (),
@@ -44,6 +46,7 @@ def end(
         action=run.action,
         digest=run.digest,
         request_digest=run.request_digest,
+        expected_version=run.expected_version,
         accepted_ms=run.accepted_ms,
         actor=run.actor,
         attempt=run.attempt,
@@ -66,6 +69,8 @@ def end(
         clock_ms=now.clock_ms,
         time=now.time,
         **outcome_of(done),
+        expected_version=run.expected_version if status == "refused" else None,
+        known_version=known_version,
         held_ms=held_ms,
         requests=requests,
         parties=parties,
@@ -73,22 +78,19 @@ def end(
     lane.publish(ended, run.owner, run.traceparent)
     lane.put(done)
     if status == "completed":
-        _completed(lane, run, now, seq, version)
+        note_completed(lane, run, now, seq, version, observed_version)
 
 
-def _completed(lane: Lane, run: Run, now: Now, seq: int, version: str | None) -> None:
-    policy = lane.policy
-    # Kept longer where an earlier run of the same resource still waits to be retried by then (`step`).
-    forget_ms = now.clock_ms + policy.of(run.action).queue_ms + policy.retention_ms
-    lane.put(
-        Resource(
-            key=run.resource,
-            completed_order=seq,
-            completed_run=run.id,
-            completed_action=run.action,
-            forget_ms=forget_ms,
-            version=version,
-        )
+def refuse_accepted(lane: Lane, run: Run, now: Now, grounds: Grounds) -> None:
+    """What holds at arrival holds at dispatch: the run is refused, though it was accepted."""
+    end(
+        lane,
+        run,
+        now,
+        "refused",
+        known_version=grounds.known_version,
+        error=ErrorDetail(code=grounds.code, message=grounds.message),
+        parties=(*parties_of(lane, run), *grounds.parties),
     )
 
 

@@ -17,7 +17,7 @@ from keylane.router.core.policy import Policy
 from keylane.router.core.projections import conflict, dead_letter
 from keylane.router.core.records import Forward, Gone, Halted, Now, Output
 from keylane.router.core.seats import Seats
-from keylane.router.core.standing import carried_bytes, due_ms, is_joinable, likeness, offer, seat, stands
+from keylane.router.core.standing import Likeness, carried_bytes, due_ms, is_joinable, likeness, offer, seat, stands
 from keylane.router.core.timers import Timers, Waits
 from keylane.schemas import topics
 from keylane.schemas.base import Schema
@@ -76,7 +76,7 @@ class Lane:
         self.head_of: dict[str, tuple[str, Entry]] = {}
         self.heads: dict[str, list[Entry]] = {}
         self.waiting_owners: dict[str, dict[str, int]] = {}
-        self.equal: dict[tuple[str, str, str], list[Entry]] = {}
+        self.equal: dict[Likeness, list[Entry]] = {}
         self.held_by: dict[str, list[Entry]] = {}
         self.members_of: dict[str, list[Entry]] = {}
         self.deadlines_of: dict[str, list[Entry]] = {}
@@ -131,7 +131,7 @@ class Lane:
             if new is not None:
                 self._place(new)
             if is_joinable(old) != is_joinable(new):
-                (add if is_joinable(new) else remove)(self.equal, likeness(run), (run.order, id))
+                (add if is_joinable(new) else remove)(self.equal, likeness(run, run.digest), (run.order, id))
             self._rehead(run.owner)
         self._retime(key, new)
 

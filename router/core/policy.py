@@ -32,6 +32,10 @@ class ActionPolicy(Struct, frozen=True, kw_only=True):
     """By the other run's action; `on_conflict` for those not named."""
     stop_holder: bool = False
     """With `supersede`: the holder is asked to stop as well."""
+    version_required: bool = False
+    """A request must name the version that it was decided on."""
+    harmless: bool = False
+    """It changes nothing: a completion supersedes no version and stands in nobody's way."""
     queue_ms: int = DAY_MS
     max_hold_ms: int = DAY_MS
 
@@ -76,6 +80,8 @@ class Policy(Struct, frozen=True, kw_only=True):
     retention_ms: int = HOUR_MS
     """How long an outcome is remembered after the end of its run."""
     crowded_retention_ms: int = 120 * SECOND_MS
+    resource_retention_ms: int = 30 * DAY_MS
+    """How long the versions of an idle resource are remembered."""
 
     def of(self, action: str) -> ActionPolicy:
         """The policy of `action`."""

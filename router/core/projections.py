@@ -54,22 +54,33 @@ def _refused(event: Refused, id: str) -> ConflictArtifact | None:
     if event.repeat or event.command != "WorkRequest" or event.code not in REFUSED_KINDS:
         return None
     kind, step = REFUSED_KINDS[event.code]
-    return _artifact(event, id, kind, step, retry_after_ms=event.retry_after_ms, note=event.message)
+    said = {"expected_version": event.expected_version, "known_version": event.known_version}
+    return _artifact(event, id, kind, step, retry_after_ms=event.retry_after_ms, note=event.message, **said)
 
 
 def _ended(event: Ended, id: str) -> ConflictArtifact | None:
-    if event.repeat:
-        return None
+    if event.repeat or event.coalesced:
+        return None  # an outcome of before, said to one more
+    if event.status == "refused":
+        return _refused_late(event, id)
     if event.status == "superseded":
         return _artifact(event, id, "superseded", "read_and_resubmit", note=f"replaced by {event.superseded_by}")
     if event.status == "expired":
         return _expired(event, id, event.error.message if event.error else DEADLINE_PASSED)
     seen = event.observed_version
     is_as_reported = seen is None or event.version is None or seen == event.version
-    if event.status != "completed" or event.coalesced or is_as_reported:
+    if event.status != "completed" or is_as_reported:
         return None
     said = {"expected_version": event.version, "known_version": seen}
     return _artifact(event, id, "inconsistent_state", "ask_a_person", **said)
+
+
+def _refused_late(event: Ended, id: str) -> ConflictArtifact | None:
+    if event.error is None or event.error.code not in REFUSED_KINDS:
+        return None
+    kind, step = REFUSED_KINDS[event.error.code]
+    said = {"expected_version": event.expected_version, "known_version": event.known_version}
+    return _artifact(event, id, kind, step, note=event.error.message, **said)
 
 
 def _withdrawn(event: Withdrawn, id: str) -> ConflictArtifact | None:

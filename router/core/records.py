@@ -52,6 +52,8 @@ class Grounds(NamedTuple):
     retry_after_ms: int | None = None
     holder: Run | None = None
     position: int | None = None
+    expected_version: str | None = None
+    known_version: str | None = None
     parties: tuple[Party, ...] = ()
 
 

@@ -15,8 +15,9 @@ from keylane.schemas.requests import Cancellation, Decision, Request, SessionEnd
 
 NAME_CHARACTERS_MAX = 128
 ACTOR_CHARACTERS_MAX = 256
+VERSION_CHARACTERS_MAX = 256
 DEADLINE_MS_MAX = 30 * 24 * 3_600_000
-LATER = ("idempotency_key", "expected_version", "coalesce_key", "requires")
+LATER = ("idempotency_key", "coalesce_key", "requires")
 """Fields whose rules this router does not have. Refused, since ignoring a condition is doing other work."""
 
 
@@ -51,16 +52,18 @@ def _work(request: WorkRequest, run_bytes_max: int) -> None:
     _name("action", request.action)
     if request.deadline_ms is not None and not 0 < request.deadline_ms <= DEADLINE_MS_MAX:
         raise Misshapen("BAD_RECORD", f"deadline_ms: must be from 1 to {DEADLINE_MS_MAX}")
-    if request.idempotency_key or request.expected_version or request.coalesce_key or request.requires:
+    if request.expected_version is not None:
+        _name("expected_version", request.expected_version, VERSION_CHARACTERS_MAX)
+    if request.idempotency_key or request.coalesce_key or request.requires:
         field = next(name for name in LATER if getattr(request, name))
         raise Misshapen("BAD_RECORD", f"{field}: this router has no rule for it yet; send the request without it")
     if len(memoryview(request.payload)) > run_bytes_max:
         raise Misshapen("TOO_LARGE", f"payload: more than {run_bytes_max} bytes")
 
 
-def _name(field: str, text: str) -> None:
-    if not text or len(text) > NAME_CHARACTERS_MAX or not text.isprintable():
-        raise Misshapen("BAD_RECORD", f"{field}: must be 1 to {NAME_CHARACTERS_MAX} printable characters")
+def _name(field: str, text: str, most: int = NAME_CHARACTERS_MAX) -> None:
+    if not text or len(text) > most or not text.isprintable():
+        raise Misshapen("BAD_RECORD", f"{field}: must be 1 to {most} printable characters")
 
 
 def canonical_json(value: Raw) -> bytes:

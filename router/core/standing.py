@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from keylane.schemas.requests import WorkRequest
 from keylane.schemas.state import Run, WorkerSession
 
+Likeness = tuple[str, ...]
 
-def likeness(run: Run) -> tuple[str, str, str]:
-    """What equal requests have in common (design section 4, arrival rule 4)."""
-    return (run.resource, run.action, run.digest)
+
+def likeness(of: Run | WorkRequest, digest: str) -> Likeness:
+    """What equal requests have in common (design section 4, arrival rule 4). `digest`: of the payload.
+
+    Most name no condition, and are told apart by three texts alone.
+    """
+    plain = (of.resource, of.action, digest)
+    return plain if of.expected_version is None else (*plain, of.expected_version)
 
 
 def carried_bytes(run: Run | None) -> int:

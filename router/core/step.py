@@ -17,6 +17,7 @@ from keylane.router.core.endings import end, note_unserved
 from keylane.router.core.lane import Lane
 from keylane.router.core.records import Arrived, Due, Gone, Grounds, Now, WaitChecked
 from keylane.router.core.repeats import Answered, repeat
+from keylane.router.core.retention import resource_due, unserved_due
 from keylane.router.core.sessions import SESSION_TABLE
 from keylane.router.core.shape import Misshapen, checked, digests
 from keylane.router.core.transitions import (
@@ -107,9 +108,9 @@ def step_due(lane: Lane, key: bytes, now: Now) -> None:
             session = lane.sessions.get(id)
             SESSION_TABLE["Due"][session is not None](lane, session, arrived, now)
         case "unserved":
-            _unserved_due(lane, id, now)
+            unserved_due(lane, id, now)
         case "resource":
-            _resource_due(lane, id, now)
+            resource_due(lane, id, now)
         case _:
             lane.put(Gone(key))
     dispatch(lane, now)
@@ -218,44 +219,3 @@ def _set_session_aside(lane: Lane, session: WorkerSession, now: Now) -> None:
     for action in session.actions:
         if action in lane.waiting_owners:
             note_unserved(lane, action, now)
-
-
-def _unserved_due(lane: Lane, action: str, now: Now) -> None:
-    unserved = lane.unserved[action]
-    if not unserved.aside:
-        lane.put(replace(unserved, aside=True))
-    elif action in lane.waiting_owners:
-        lane.put(replace(unserved, since_ms=now.clock_ms))
-    else:
-        lane.put(Gone(b"unserved/" + action.encode()))
-
-
-def _resource_due(lane: Lane, key: str, now: Now) -> None:
-    """Forgotten, unless a retry waits that must not overwrite what was completed: then it goes to the back."""
-    resource = lane.resources[key]
-    owner = lane.owner_of(key)
-    waiting = [lane.runs[id] for _, id in lane.queue.get(owner, ())]
-    if any(run.granted_order is not None for run in waiting) or owner in lane.held:
-        # Behind every other one: a lane over its bound would else find this one first for ever, and forget none.
-        lasts_ms = max(each.queue_ms for each in (lane.policy.defaults, *lane.policy.actions.values()))
-        forget_ms = now.clock_ms + lasts_ms + lane.policy.retention_ms + 1
-        lane.put(replace(resource, forget_ms=forget_ms))
-    else:
-        lane.put(Gone(b"resource/" + key.encode()))
-
-
-def forgettable(lane: Lane, now: Now) -> bytes | None:
-    """The state key of the next timer that only forgets: past its retention or, over the bounds, idle longest."""
-    policy = lane.policy
-    early_ms = 0
-    if len(lane.outcomes) > policy.bounds.crowded_runs or lane.carried_bytes > policy.bounds.crowded_bytes:
-        early_ms = policy.retention_ms - policy.crowded_retention_ms
-    crowded = len(lane.resources) > policy.bounds.resources
-    for timers, due_by_ms in ((lane.outcomes, now.clock_ms + early_ms), (lane.idle, now.clock_ms)):
-        due_ms = timers.next_ms()
-        if due_ms is not None and due_ms <= due_by_ms:
-            return timers.first()
-    due_ms = lane.resting.next_ms()
-    if due_ms is not None and (crowded or due_ms <= now.clock_ms):
-        return lane.resting.first()
-    return None

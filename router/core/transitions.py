@@ -6,9 +6,10 @@ from msgspec.structs import replace
 
 from keylane.router.core.answers import refuse
 from keylane.router.core.describe import about, parties_of, party_of, said
-from keylane.router.core.endings import ask_to_stop, end, fail, lose
+from keylane.router.core.endings import ask_to_stop, end, fail, lose, refuse_accepted
 from keylane.router.core.lane import Lane
 from keylane.router.core.records import Arrived, Gone, Grounds, Now
+from keylane.router.core.resources import note_found
 from keylane.schemas.base import NULL, ErrorDetail
 from keylane.schemas.events import CancellationKept, Fenced, Party, Progressed, Withdrawn
 from keylane.schemas.items import Checkpoint, Notice
@@ -187,7 +188,18 @@ def attempt_failed(lane: Lane, run: Run | None, arrived: Arrived, now: Now) -> N
     report = arrived.record
     assert run is not None and isinstance(report, Failed)
     error = ErrorDetail(code=report.error.code[:128], message=report.error.message[:ERROR_CHARACTERS_MAX])
+    if error.code == "STALE_VERSION" and run.stop is None:
+        found_stale(lane, run, now, error, report.observed_version)
+        return
     fail(lane, run, now, error, final=report.final, retry_after_ms=report.retry_after_ms)
+
+
+def found_stale(lane: Lane, run: Run, now: Now, error: ErrorDetail, observed_version: str | None) -> None:
+    """The worker's own check: the resource is not what the run was decided on, though the lane did not know."""
+    if observed_version is not None:
+        note_found(lane, run, now, observed_version)
+    grounds = Grounds("STALE_VERSION", error.message, known_version=observed_version)
+    refuse_accepted(lane, run, now, grounds)
 
 
 # -- timers ---------------------------------------------------------------------------------------------------

@@ -15,7 +15,8 @@ from keylane.journal.partitioner import partition_of
 from keylane.router.core.lane import Lane
 from keylane.router.core.policy import ActionPolicy, Bounds, Policy
 from keylane.router.core.records import Arrived, Forward, Now, Output
-from keylane.router.core.step import forgettable, step, step_due
+from keylane.router.core.retention import forgettable
+from keylane.router.core.step import step, step_due
 from keylane.schemas import topics
 from keylane.schemas.base import ErrorDetail
 from keylane.schemas.codec import Undecodable, decode_state, encode
@@ -209,7 +210,7 @@ class Bench:
         return self.report(Completed(**self.about(run, token), result=Raw(result.encode()), **fields))
 
     def fail(self, run: str, token: int | None = None, **fields: Any) -> list[Output]:
-        error = ErrorDetail(code="BOOM", message="it broke")
+        error = ErrorDetail(code=fields.pop("code", "BOOM"), message="it broke")
         return self.report(Failed(**self.about(run, token), error=error, **fields))
 
     # -- what tests look at -------------------------------------------------------------------------------

@@ -9,7 +9,8 @@ import pytest
 
 from keylane.router.config import BadConfig, load_config
 from keylane.router.core.policy import ActionPolicy
-from keylane.router.effective import duration, effective
+from keylane.router.durations import duration
+from keylane.router.effective import effective
 
 FILE = """
 partitions = 3

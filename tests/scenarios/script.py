@@ -8,11 +8,11 @@ in which they were minted, on the way in as on the way out.
     join SESSION ACTION,… slots= generation= pool=
     heartbeat SESSION slots= read=
     leave SESSION
-    request ID KEY ACTION [JSON] by= deadline= reject hops=
+    request ID KEY ACTION [JSON] by= version= deadline= reject hops=
     cancel ID [KEY]
     progress RUN [JSON] token= blocked=
     complete RUN [JSON] token= version= observed=
-    fail RUN token= final retry=
+    fail RUN token= final retry= code= found=
     bytes TOPIC TEXT                               a record as it may lie there
     wait DURATION
     reload                                         the lane is dropped and loaded again
@@ -37,6 +37,7 @@ from keylane.schemas.events import Event
 from keylane.schemas.items import Notice, SessionClosed, SessionOpened, WorkItem
 from keylane.schemas.requests import Cancellation
 
+FLAGS: dict[str, Any] = {"yes": bool, "no": lambda _: False}
 UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000}
 UNSAID = {"seq", "clock_ms", "time", "input", "resource", "owner", "parties", "actor", "action", "session", "number"}
 """What would only repeat the line above it."""
@@ -84,7 +85,7 @@ class Scenario:
             if f"{name}_ms" in ActionPolicy.__struct_fields__:
                 changes[f"{name}_ms"] = ms(value)
             else:
-                changes[name] = {"attempts": int, "stop_holder": bool}.get(name, str)(value)
+                changes[name] = {"attempts": int}.get(name, FLAGS.get(value, str))(value)
         base = self.policy.of(action or "")
         if action is None:
             self.policy = replace(self.policy, defaults=replace(base, **changes))
@@ -124,6 +125,7 @@ class Scenario:
                 "".join(payload) or "null",
                 resource=key,
                 actor=options.get("by", ""),
+                expected_version=options.get("version"),
                 deadline_ms=ms(options["deadline"]) if "deadline" in options else None,
                 reject_if_busy=reject,
                 hops=int(options.get("hops", "0")),
@@ -152,7 +154,14 @@ class Scenario:
     def do_fail(self, plain: list[str], options: dict[str, str]) -> None:
         retry_after_ms = ms(options["retry"]) if "retry" in options else None
         final = "final" in plain
-        self.bench.fail(plain[0], self.token(options), final=final, retry_after_ms=retry_after_ms)
+        self.bench.fail(
+            plain[0],
+            self.token(options),
+            final=final,
+            retry_after_ms=retry_after_ms,
+            observed_version=options.get("found"),
+            code=options.get("code", "BOOM"),
+        )
 
     def do_bytes(self, plain: list[str], options: dict[str, str]) -> None:
         topic, *text = plain
@@ -176,7 +185,9 @@ class Scenario:
         match record:
             case ConflictArtifact():
                 parties = ",".join(self.party(party) for party in record.parties)
-                return f"!! {record.kind} {record.action} next={record.next_step} parties={parties}".rstrip()
+                versions = f" expected={record.expected_version}" if record.expected_version else ""
+                versions += f" known={record.known_version}" if record.known_version else ""
+                return f"!! {record.kind} {record.action} next={record.next_step}{versions} parties={parties}"
             case DeadLetter():
                 return f"xx {record.code} {record.topic}@{record.offset}: {record.excerpt}".rstrip(": ")
             case SessionClosed():

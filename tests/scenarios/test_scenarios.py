@@ -31,6 +31,9 @@ SCENARIOS = [
     pytest.param("poison_bytes"),
     pytest.param("reused_id"),
     pytest.param("rolling_update"),
+    pytest.param("rollback_against_hotfix", marks=[row("S0.4"), row("S4.4"), row("S1.9")]),
+    pytest.param("worker_finds_another_version", marks=[row("S0.4")]),
+    pytest.param("harmless"),
 ]
 
 

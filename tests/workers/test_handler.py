@@ -162,6 +162,8 @@ async def test_expected_version_that_differs_ends_the_run_as_stale() -> None:
 
     code, _, final = await error_of(restart, record(expected_version="v8"))
     assert (code, final) == ("STALE_VERSION", True)
+    report = await outcome(restart, record(expected_version="v8"))
+    assert isinstance(report, Failed) and report.observed_version == "v9", "the lane learns what it is"
     assert isinstance(await outcome(restart, record(expected_version="v9")), Completed)
     assert isinstance(await outcome(restart, record()), Completed)
 

@@ -1,0 +1,67 @@
+"""What is known of a requested key: what a completion, or somebody's look at it, makes known. Decides nothing.
+
+Versions are opaque: one is superseded only where the lane has learnt so, and one never seen may be newer or older.
+"""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from keylane.router.core.lane import Lane
+from keylane.router.core.records import Now
+from keylane.router.core.shape import VERSION_CHARACTERS_MAX
+from keylane.schemas.state import Resource, Run
+
+SUPERSEDED_KEPT = 16
+
+
+def known(lane: Lane, key: str) -> Resource:
+    """The record of the resource, or one that knows nothing."""
+    return lane.resources.get(key) or Resource(
+        key=key, completed_order=0, completed_run="", completed_action="", forget_ms=0
+    )
+
+
+def note_completed(
+    lane: Lane, run: Run, now: Now, order: int, version: str | None, observed_version: str | None
+) -> None:
+    """The run has completed: its action supersedes what was known and what it expected, unless it is harmless."""
+    resource = known(lane, run.resource)
+    current = (version, observed_version)
+    if not lane.policy.of(run.action).harmless:
+        resource = replace(
+            _versions(resource, (resource.version, run.expected_version), current),
+            completed_order=order,
+            completed_run=run.id,
+            completed_action=run.action,
+        )
+    elif current != (None, None):
+        resource = _versions(resource, (), current)
+    else:
+        return
+    keep(lane, resource, now, lane.policy.of(run.action).queue_ms)
+
+
+def note_found(lane: Lane, run: Run, now: Now, observed_version: str) -> None:
+    """A worker looked, and the resource was not what its run was decided on."""
+    resource = known(lane, run.resource)
+    keep(lane, _versions(resource, (resource.version, run.expected_version), (observed_version,)), now, 0)
+
+
+def keep(lane: Lane, resource: Resource, now: Now, waits_ms: int) -> None:
+    """Put the record, with the time after which it is forgotten where nothing happens: a retry may wait `waits_ms`."""
+    policy = lane.policy
+    has_versions = resource.version is not None or resource.superseded
+    lasts_ms = policy.resource_retention_ms if has_versions else 0
+    # Kept longer where an earlier run of the same resource still waits to be retried by then (`retention`).
+    lane.put(replace(resource, forget_ms=now.clock_ms + max(lasts_ms, waits_ms + policy.retention_ms)))
+
+
+def _versions(resource: Resource, replaced: tuple[str | None, ...], current: tuple[str | None, ...]) -> Resource:
+    """`replaced` are superseded, unless reported as `current` again; the last of those is what is known now."""
+    reported = tuple(each for each in current if each and len(each) <= VERSION_CHARACTERS_MAX)
+    passed = [each for each in replaced if each is not None]
+    kept = [each for each in resource.superseded if each not in passed and each not in reported]
+    kept += dict.fromkeys(each for each in passed if each not in reported)
+    version = reported[-1] if reported else (resource.version if not replaced else None)
+    return replace(resource, version=version, superseded=tuple(kept[-SUPERSEDED_KEPT:]))
