@@ -238,6 +238,8 @@ class Ended(Event, frozen=True, kw_only=True):
     known_version: str | None = None
     error: ErrorDetail | None = None
     superseded_by: str | None = None
+    superseded_since: str | None = None
+    """Said with an outcome of before: the run or the change that has changed the resource since."""
     token: int | None = None
     """The last token under which it was held."""
     held_ms: int | None = None

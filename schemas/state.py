@@ -10,6 +10,7 @@ from collections.abc import Callable
 from operator import attrgetter
 from typing import Any, Literal
 
+import msgspec
 from msgspec import Raw
 
 from keylane.schemas.base import NULL, ErrorDetail, Schema
@@ -34,6 +35,15 @@ class LaneRecord(Schema, frozen=True, kw_only=True):
     """Grows with every load."""
 
 
+class IdempotencyKey(msgspec.Struct, frozen=True, kw_only=True):
+    """A requester's own name for its work, with what tells that work from any other."""
+
+    owner: str
+    key: str
+    digest: str
+    """Of the work alone: not of who asks, under which id, or for how long."""
+
+
 class Run(Schema, frozen=True, kw_only=True):
     """One piece of work. Under the key `run/<id>`; its id is the id of its first request."""
 
@@ -49,6 +59,8 @@ class Run(Schema, frozen=True, kw_only=True):
     """Of its first request as a whole, which has no Member of its own until it leaves. Empty: it has one."""
     deadline_ms: int | None = None
     """Its first request's. Dropped when the run is done."""
+    idempotency: IdempotencyKey | None = None
+    """Its first request's."""
     expected_version: str | None = None
     accepted_ms: int
     accepted: str = ""
@@ -97,6 +109,8 @@ class Run(Schema, frozen=True, kw_only=True):
     superseded_by: str | None = None
     ended_order: int | None = None
     ended_ms: int = 0
+    keyed: bool = False
+    """Some request in it had an idempotency key: it is remembered for longer, and never forgotten early."""
     forget_ms: int | None = None
 
 
@@ -114,6 +128,7 @@ class Member(Schema, frozen=True, kw_only=True):
     actor: str = ""
     traceparent: str | None = None
     deadline_ms: int | None = None
+    idempotency: IdempotencyKey | None = None
     left: Status | None = None
     """It left before the run ended, in this way."""
 
@@ -216,6 +231,7 @@ def first_member(run: Run) -> Member | None:
         actor=run.actor,
         traceparent=run.traceparent,
         deadline_ms=run.deadline_ms,
+        idempotency=run.idempotency,
     )
 
 

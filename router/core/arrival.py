@@ -10,13 +10,13 @@ from sys import intern
 
 from keylane.router.core.answers import refuse
 from keylane.router.core.bounds import crowded, full
-from keylane.router.core.coalescing import deadline_ms, join, joinable
+from keylane.router.core.coalescing import deadline_ms, idempotency, join, joinable
 from keylane.router.core.contention import contenders_of, lock_held, supersede
 from keylane.router.core.describe import about
 from keylane.router.core.endings import end, note_unserved
 from keylane.router.core.lane import Lane
 from keylane.router.core.records import Arrived, Gone, Now
-from keylane.router.core.repeats import ANSWERED, Answered, repeat_first_answer, seen_before
+from keylane.router.core.repeats import ANSWERED, Answered, repeat_first_answer, seen_before, under_key
 from keylane.router.core.versions import outdated
 from keylane.schemas.events import Coalesced, Queued
 from keylane.schemas.requests import WorkRequest
@@ -30,6 +30,9 @@ def meets(lane: Lane, arrived: Arrived, request: WorkRequest, now: Now) -> Run |
         return known
     if was_cancelled(lane, request):
         return None  # it joins nobody: it ends as it arrives
+    known = under_key(lane, arrived, request, now)
+    if known is not None:
+        return known
     grounds = outdated(lane, arrived, request, now)
     if grounds is not None:
         refuse(lane, arrived, now, grounds)
@@ -91,6 +94,7 @@ def _accept(lane: Lane, arrived: Arrived, request: WorkRequest, now: Now) -> Non
             action=intern(request.action),
             digest=arrived.payload_digest,
             request_digest=arrived.digest,
+            idempotency=idempotency(arrived, request),
             expected_version=request.expected_version,
             deadline_ms=deadline_ms(request, now),
             accepted_ms=now.clock_ms,

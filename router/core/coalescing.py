@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from keylane.router.core.lane import Lane
 from keylane.router.core.records import Arrived, Now
+from keylane.router.core.shape import work_digest
 from keylane.router.core.standing import likeness
 from keylane.schemas.requests import WorkRequest
-from keylane.schemas.state import Member, Run
+from keylane.schemas.state import IdempotencyKey, Member, Run
 
 
 def joinable(lane: Lane, request: WorkRequest, payload_digest: str, now: Now) -> Run | None:
@@ -46,6 +47,7 @@ def join(lane: Lane, arrived: Arrived, request: WorkRequest, run: str, order: in
             accepted_ms=now.clock_ms,
             actor=request.actor,
             traceparent=arrived.traceparent,
+            idempotency=idempotency(arrived, request),
             deadline_ms=deadline_ms(request, now),
         )
     )
@@ -54,3 +56,11 @@ def join(lane: Lane, arrived: Arrived, request: WorkRequest, run: str, order: in
 def deadline_ms(request: WorkRequest, now: Now) -> int | None:
     """In lane time, when its requester no longer wants it."""
     return None if request.deadline_ms is None else now.clock_ms + request.deadline_ms
+
+
+def idempotency(arrived: Arrived, request: WorkRequest) -> IdempotencyKey | None:
+    """The requester's own name for its work, if it gave one."""
+    if request.idempotency_key is None:
+        return None
+    digest = work_digest(request, arrived.payload_digest)
+    return IdempotencyKey(owner=arrived.owner, key=request.idempotency_key, digest=digest)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 from msgspec import Raw
 from msgspec.structs import replace
@@ -37,21 +38,10 @@ def end(
     """The run is over for everyone who still wants it. Only its outcome is kept, until the retention ends."""
     seq = lane.next_seq
     requests = tuple(member.id for member in lane.live_members(run))
-    done = Run(
-        id=run.id,
-        order=run.order,
-        state="Done",
-        resource=run.resource,
-        owner=run.owner,
-        action=run.action,
-        digest=run.digest,
-        request_digest=run.request_digest,
-        expected_version=run.expected_version,
-        accepted_ms=run.accepted_ms,
-        actor=run.actor,
-        attempt=run.attempt,
-        granted_order=run.granted_order,
-        token=run.token,
+    done = _done(
+        lane,
+        run,
+        now,
         status=status,
         result=result,
         version=version,
@@ -59,8 +49,6 @@ def end(
         error=error,
         superseded_by=superseded_by,
         ended_order=seq,
-        ended_ms=now.clock_ms,
-        forget_ms=now.clock_ms + lane.policy.retention_ms,
     )
     held_ms = now.clock_ms - run.since_ms if run.state == "Held" else None
     ended = Ended(
@@ -79,6 +67,33 @@ def end(
     lane.put(done)
     if status == "completed":
         note_completed(lane, run, now, seq, version, observed_version)
+
+
+def _done(lane: Lane, run: Run, now: Now, **outcome: Any) -> Run:
+    """What is left of the run: its name, what equal requests and repeats are told by, and its outcome."""
+    others = (lane.members[id] for _, id in lane.members_of.get(run.id, ()))
+    keyed = run.idempotency is not None or any(member.idempotency is not None for member in others)
+    return Run(
+        id=run.id,
+        order=run.order,
+        state="Done",
+        resource=run.resource,
+        owner=run.owner,
+        action=run.action,
+        digest=run.digest,
+        request_digest=run.request_digest,
+        idempotency=run.idempotency,
+        expected_version=run.expected_version,
+        accepted_ms=run.accepted_ms,
+        actor=run.actor,
+        attempt=run.attempt,
+        granted_order=run.granted_order,
+        token=run.token,
+        ended_ms=now.clock_ms,
+        keyed=keyed,
+        forget_ms=now.clock_ms + (lane.policy.idempotency_retention_ms if keyed else lane.policy.retention_ms),
+        **outcome,
+    )
 
 
 def refuse_accepted(lane: Lane, run: Run, now: Now, grounds: Grounds) -> None:

@@ -1,23 +1,23 @@
 """The lane: the live state of one partition, changed by `Lane.put` and by nothing else.
 
-Here live the records, the indexes and timers derived from them, and the outputs of the turn. No rule of the
-router is decided here, and loading a lane is putting its records: the same code, live and at load.
+Here live the records, the indexes and timers derived from them (kept by `placing`), and the outputs of the turn. No
+rule of the router is decided here, and loading a lane is putting its records: the same code, live and at load.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from msgspec.structs import replace
 
-from keylane.router.core.ordered import Entry, add, remove
+from keylane.router.core.ordered import Entry
+from keylane.router.core.placing import FORGET, PUT
 from keylane.router.core.policy import Policy
 from keylane.router.core.projections import conflict, dead_letter
 from keylane.router.core.records import Forward, Gone, Halted, Now, Output
 from keylane.router.core.seats import Seats
-from keylane.router.core.standing import Likeness, carried_bytes, due_ms, is_joinable, likeness, offer, seat, stands
+from keylane.router.core.standing import Likeness
 from keylane.router.core.timers import Timers, Waits
 from keylane.schemas import topics
 from keylane.schemas.base import Schema
@@ -80,6 +80,7 @@ class Lane:
         self.held_by: dict[str, list[Entry]] = {}
         self.members_of: dict[str, list[Entry]] = {}
         self.deadlines_of: dict[str, list[Entry]] = {}
+        self.keyed: dict[tuple[str, str], list[Entry]] = {}
         self.seats = Seats()
         self.refused_order: list[Entry] = []
         # How many wait, and by when they were accepted: what is watched from outside, no rule.
@@ -107,158 +108,14 @@ class Lane:
             self.changed[LANE_KEY] = record
         elif isinstance(record, Gone):
             kind, _, id = record.key.decode().partition("/")
-            _FORGET[kind](self, record.key, id, None)
+            FORGET[kind](self, record.key, id, None)
             self.changed[record.key] = None
         else:
             prefix, name = KEYS[type(record)]
             id = name(record)
             key = prefix + id.encode()
-            _PUT[type(record)](self, key, id, record)
+            PUT[type(record)](self, key, id, record)
             self.changed[key] = record
-
-    def _put_run(self, key: bytes, id: str, new: Run | None) -> None:
-        old = self.runs.get(id)
-        if new is not None:
-            self.runs[id] = new
-        elif old is not None:
-            del self.runs[id]
-        self._carry(old, new)
-        run = old if new is None else new
-        # A run keeps its owner and its likeness: how it stands is what moves it in the indexes.
-        if run is not None and (old is None or new is None or stands(old) != stands(new)):
-            if old is not None:
-                self._unplace(old)
-            if new is not None:
-                self._place(new)
-            if is_joinable(old) != is_joinable(new):
-                (add if is_joinable(new) else remove)(self.equal, likeness(run, run.digest), (run.order, id))
-            self._rehead(run.owner)
-        self._retime(key, new)
-
-    def _carry(self, old: Run | None, new: Run | None) -> None:
-        """Keep `carried_bytes`. Most changes of a run leave what it carries as it is."""
-        if old is not None and new is not None:
-            if old.payload is new.payload and old.result is new.result and old.checkpoint is new.checkpoint:
-                return
-        self.carried_bytes += carried_bytes(new) - carried_bytes(old)
-
-    def _place(self, run: Run) -> None:
-        entry = (run.order, run.id)
-        if run.state == "Waiting":
-            add(self.queue, run.owner, entry)
-            self.waiting.enter(run.accepted_ms, run.id)
-            owners = self.waiting_owners.setdefault(run.action, {})
-            owners[run.owner] = owners.get(run.owner, 0) + 1
-        elif run.state == "Held":
-            assert run.owner not in self.held, "one live grant per owning key"
-            self.held[run.owner] = run.id
-            add(self.held_by, run.session, entry)
-
-    def _unplace(self, run: Run) -> None:
-        entry = (run.order, run.id)
-        if run.state == "Waiting":
-            remove(self.queue, run.owner, entry)
-            self.waiting.leave()
-            owners = self.waiting_owners[run.action]
-            owners[run.owner] -= 1
-            if not owners[run.owner]:
-                del owners[run.owner]
-                if not owners:
-                    del self.waiting_owners[run.action]
-        elif run.state == "Held":
-            del self.held[run.owner]
-            remove(self.held_by, run.session, entry)
-            self.freed[run.session] = None
-
-    def _rehead(self, owner: str) -> None:
-        """Find the owning key's first ready run again: none while it is held."""
-        head: tuple[str, Entry] | None = None
-        if owner not in self.held:
-            for entry in self.queue.get(owner, ()):
-                run = self.runs[entry[1]]
-                if run.ready_ms is None and not self._aside(run.action):
-                    head = (run.action, entry)
-                    break
-        old = self.head_of.get(owner)
-        if head == old:
-            return
-        if old is not None:
-            remove(self.heads, *old)
-            del self.head_of[owner]
-        if head is not None:
-            add(self.heads, *head)
-            self.head_of[owner] = head
-            self.stirred[owner] = None
-
-    def _aside(self, action: str) -> bool:
-        unserved = self.unserved.get(action)
-        return unserved is not None and unserved.aside
-
-    def _retime(self, key: bytes, new: Run | None) -> None:
-        if new is None or new.state == "Done":
-            self.deciding.set(key, None)
-            self.outcomes.set(key, None if new is None else new.forget_ms)
-        else:  # what is done stays done
-            self.deciding.set(key, due_ms(new, self.deadline_ms(new)))
-
-    def _put_member(self, key: bytes, id: str, new: Member | None) -> None:
-        old = self.members.pop(id, None)
-        for member, change in ((old, remove), (new, add)):
-            if member is not None:
-                change(self.members_of, member.run, (member.order, id))
-                if member.deadline_ms is not None and member.left is None:
-                    change(self.deadlines_of, member.run, (member.deadline_ms, id))
-        if new is not None:
-            self.members[id] = new
-        one = new or old
-        run = None if one is None else self.runs.get(one.run)  # at a load it may come after its requests
-        if run is not None:
-            self._retime(b"run/" + run.id.encode(), run)
-
-    def _put_refused(self, key: bytes, id: str, new: RefusedRequest | None) -> None:
-        old = self.refused.pop(id, None)
-        if old is not None:
-            place = bisect_left(self.refused_order, (old.order, id))
-            del self.refused_order[place]
-        if new is not None:
-            self.refused[id] = new
-            insort(self.refused_order, (new.order, id))
-
-    def _put_kept(self, key: bytes, id: str, new: KeptCancellation | None) -> None:
-        self.kept.pop(id, None)
-        if new is not None:
-            self.kept[id] = new
-        self.idle.set(key, None if new is None else new.forget_ms)
-
-    def _put_unserved(self, key: bytes, action: str, new: UnservedAction | None) -> None:
-        self.unserved.pop(action, None)
-        if new is not None:
-            self.unserved[action] = new
-        steps_aside = None if new is None or new.aside else new.since_ms + self.policy.unserved_after_ms
-        self.deciding.set(key, steps_aside)
-        self.idle.set(key, None if new is None else new.since_ms + self.policy.retention_ms)
-        for owner in sorted(self.waiting_owners.get(action, ())):
-            self._rehead(owner)
-
-    def _put_session(self, key: bytes, id: str, new: WorkerSession | None) -> None:
-        old = self.sessions.pop(id, None)
-        if new is not None:
-            self.sessions[id] = new
-            if old is not None and offer(old) == offer(new):
-                return  # as where one more item was sent to it
-        if old is None or new is None or seat(old) != seat(new):
-            self.seats.change(old, new)
-        self.deciding.set(key, None if new is None else new.lapses_ms)
-        for session in (old, new):
-            current = None if session is None else self.seats.current_of(session)
-            if current is not None:
-                self.freed[current] = None
-
-    def _put_resource(self, key: bytes, name: str, new: Resource | None) -> None:
-        self.resources.pop(name, None)
-        if new is not None:
-            self.resources[name] = new
-        self.resting.set(key, None if new is None else new.forget_ms)
 
     # -- what a turn writes -------------------------------------------------------------------------------
 
@@ -377,16 +234,3 @@ class Lane:
     def is_served(self, action: str) -> bool:
         """Whether some live session of the action's pool handles it."""
         return (self.policy.of(action).pool, action) in self.seats.current
-
-
-_PUT: dict[type, Callable[[Lane, bytes, str, Any], None]] = {
-    Run: Lane._put_run,
-    Member: Lane._put_member,
-    RefusedRequest: Lane._put_refused,
-    KeptCancellation: Lane._put_kept,
-    UnservedAction: Lane._put_unserved,
-    WorkerSession: Lane._put_session,
-    Resource: Lane._put_resource,
-}
-_FORGET = {KEYS[kind][0].decode().rstrip("/"): change for kind, change in _PUT.items()}
-"""The same by what the record's key begins with, which is all that is known of one that is to be forgotten."""

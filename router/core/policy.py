@@ -80,6 +80,8 @@ class Policy(Struct, frozen=True, kw_only=True):
     retention_ms: int = HOUR_MS
     """How long an outcome is remembered after the end of its run."""
     crowded_retention_ms: int = 120 * SECOND_MS
+    idempotency_retention_ms: int = DAY_MS
+    """The same where a request had an idempotency key; never cut short."""
     resource_retention_ms: int = 30 * DAY_MS
     """How long the versions of an idle resource are remembered."""
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+from msgspec.structs import replace
+
 from keylane.router.core.answers import refuse, set_aside
 from keylane.router.core.bounds import crowded
 from keylane.router.core.coalescing import join
-from keylane.router.core.describe import about, outcome_of, party_of
+from keylane.router.core.describe import about, asker, outcome_of, party_of
 from keylane.router.core.lane import Lane
 from keylane.router.core.records import Arrived, Grounds, Now
+from keylane.router.core.resources import changed_since
+from keylane.router.core.shape import work_digest
 from keylane.schemas.events import Coalesced, Ended, Queued, Withdrawn
 from keylane.schemas.requests import WorkRequest
 from keylane.schemas.state import Member, RefusedRequest, Run
@@ -48,6 +52,28 @@ def _rolled_back(lane: Lane, arrived: Arrived, request: WorkRequest, now: Now) -
     return ANSWERED
 
 
+def under_key(lane: Lane, arrived: Arrived, request: WorkRequest, now: Now) -> Run | Answered | None:
+    """The run that was accepted under the request's idempotency key; None where there is none to speak of.
+
+    What ended without a grant was never begun: the key is free again.
+    """
+    if request.idempotency_key is None:
+        return None
+    for _, id in lane.keyed.get((arrived.owner, request.idempotency_key), ()):
+        member = lane.member(id)
+        assert member is not None and member.idempotency is not None
+        run = lane.runs[member.run]
+        if run.state == "Done" and run.granted_order is None:
+            continue
+        if member.idempotency.digest == work_digest(request, arrived.payload_digest):
+            return run
+        reason = f"under this idempotency key {member.id} asked for other work"
+        sides = (asker(arrived, request, now), party_of(run))
+        refuse(lane, arrived, now, Grounds("IDEMPOTENCY_MISMATCH", reason, parties=sides))
+        return ANSWERED
+    return None
+
+
 def repeat_first_answer(lane: Lane, run: Run, member: Member, now: Now) -> None:
     """Say again what was said to the requester when it came, or when it left."""
     first: dict[str, Any] = {
@@ -64,7 +90,10 @@ def repeat_first_answer(lane: Lane, run: Run, member: Member, now: Now) -> None:
 
 
 def repeat(lane: Lane, run: Run | None, arrived: Arrived, now: Now) -> None:
-    """Done: the outcome, again for a request that had it, and as its one event for an equal one within the window."""
+    """Done: the outcome, again for a request that had it, and as its one event for one that is new.
+
+    That is an equal one within the window, or one under the same idempotency key.
+    """
     request = arrived.record
     assert run is not None and isinstance(request, WorkRequest)
     member = lane.member(request.id)
@@ -81,8 +110,11 @@ def repeat(lane: Lane, run: Run | None, arrived: Arrived, now: Now) -> None:
         arrived.traceparent,
         **outcome_of(run),
         requests=(request.id,),
+        superseded_since=changed_since(lane, run),
         coalesced=member is None,
         repeat=member is not None,
     )
     if member is None:
         join(lane, arrived, request, run.id, seq, now)
+        if request.idempotency_key is not None and not run.keyed:
+            lane.put(replace(run, keyed=True, forget_ms=run.ended_ms + lane.policy.idempotency_retention_ms))

@@ -22,6 +22,14 @@ def known(lane: Lane, key: str) -> Resource:
     )
 
 
+def changed_since(lane: Lane, done: Run) -> str | None:
+    """What has changed the resource since the run ended: the id of a run."""
+    resource = lane.resources.get(done.resource)
+    if resource is None or done.ended_order is None or resource.completed_order <= done.ended_order:
+        return None
+    return resource.completed_run
+
+
 def note_completed(
     lane: Lane, run: Run, now: Now, order: int, version: str | None, observed_version: str | None
 ) -> None:

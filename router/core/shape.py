@@ -17,7 +17,7 @@ NAME_CHARACTERS_MAX = 128
 ACTOR_CHARACTERS_MAX = 256
 VERSION_CHARACTERS_MAX = 256
 DEADLINE_MS_MAX = 30 * 24 * 3_600_000
-LATER = ("idempotency_key", "coalesce_key", "requires")
+LATER = ("coalesce_key", "requires")
 """Fields whose rules this router does not have. Refused, since ignoring a condition is doing other work."""
 
 
@@ -52,9 +52,11 @@ def _work(request: WorkRequest, run_bytes_max: int) -> None:
     _name("action", request.action)
     if request.deadline_ms is not None and not 0 < request.deadline_ms <= DEADLINE_MS_MAX:
         raise Misshapen("BAD_RECORD", f"deadline_ms: must be from 1 to {DEADLINE_MS_MAX}")
+    if request.idempotency_key is not None:
+        _name("idempotency_key", request.idempotency_key)
     if request.expected_version is not None:
         _name("expected_version", request.expected_version, VERSION_CHARACTERS_MAX)
-    if request.idempotency_key or request.coalesce_key or request.requires:
+    if request.coalesce_key or request.requires:
         field = next(name for name in LATER if getattr(request, name))
         raise Misshapen("BAD_RECORD", f"{field}: this router has no rule for it yet; send the request without it")
     if len(memoryview(request.payload)) > run_bytes_max:
@@ -82,3 +84,9 @@ def digests(request: Request) -> tuple[str, str]:
     plain = replace(request, payload=NULL, seen=None, hops=0)
     whole = hashlib.sha256(msgspec.json.encode(plain) + payload)
     return whole.hexdigest(), hashlib.sha256(payload).hexdigest()
+
+
+def work_digest(request: WorkRequest, payload_digest: str) -> str:
+    """SHA-256 of the work that is asked for: not of who asks, under which id, or for how long."""
+    work = (request.resource, request.action, payload_digest, request.expected_version)
+    return hashlib.sha256(msgspec.json.encode(work)).hexdigest()

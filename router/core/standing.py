@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from keylane.schemas.requests import WorkRequest
-from keylane.schemas.state import Run, WorkerSession
+from keylane.schemas.state import Member, Run, WorkerSession
 
 Likeness = tuple[str, ...]
 
@@ -15,6 +15,12 @@ def likeness(of: Run | WorkRequest, digest: str) -> Likeness:
     """
     plain = (of.resource, of.action, digest)
     return plain if of.expected_version is None else (*plain, of.expected_version)
+
+
+def idempotency_key(of: Run | Member) -> tuple[str, str]:
+    """The owning key and the requester's own."""
+    assert of.idempotency is not None
+    return (of.idempotency.owner, of.idempotency.key)
 
 
 def carried_bytes(run: Run | None) -> int:

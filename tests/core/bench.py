@@ -37,7 +37,7 @@ TOKENS_A_LOAD = 1_000
 
 INDEXES = (
     "queue", "held", "head_of", "heads", "waiting_owners", "equal", "held_by", "members_of", "deadlines_of",
-    "refused_order",
+    "refused_order", "keyed",
 )  # fmt: skip
 RECORDS = ("runs", "members", "refused", "kept", "unserved", "sessions", "resources")
 TIMERS = ("deciding", "outcomes", "idle", "resting")

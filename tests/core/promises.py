@@ -23,7 +23,11 @@ from keylane.schemas.events import (
     WorkerOpened,
 )
 from keylane.schemas.items import ItemRecord, SessionClosed, WorkItem
+from keylane.schemas.requests import WorkRequest
 from keylane.schemas.results import WorkerHeartbeat, WorkerJoined
+
+CLASHING = ("LOCK_HELD", "STALE_VERSION", "IDEMPOTENCY_MISMATCH", "ORDER_VIOLATION", "LIMIT_REACHED")
+"""Refusals that are a clash of intentions."""
 
 
 class Judge:
@@ -43,6 +47,9 @@ class Judge:
         self.sessions: dict[str, WorkerOpened] = {}
         self.run_of: dict[str, str] = {}
         self.members: dict[str, list[str]] = defaultdict(list)
+        self.key_of: dict[str, str | None] = {}
+        self.granted_under: dict[tuple[str, str], str] = {}
+        """By owning and idempotency key: the run that was granted. Judged where keys are never forgotten."""
         self.terminal: Counter[str] = Counter()
         self.waiting: dict[str, dict[str, tuple[int, str, int]]] = defaultdict(dict)
         """By owning key and run: order of acceptance, action, and from when on it is ready."""
@@ -60,6 +67,8 @@ class Judge:
         elif isinstance(record, WorkerJoined) and record.session not in self.sessions:
             self.beat_ms[record.session] = clock_ms
             self.beat_number[record.session] = 0
+        elif isinstance(record, WorkRequest):
+            self.key_of.setdefault(record.id, record.idempotency_key)
 
     # -- what was published -------------------------------------------------------------------------------
 
@@ -86,11 +95,13 @@ class Judge:
     def is_clash(event: Any) -> bool:
         """Promise 11: whether an artifact is due."""
         match event:
-            case Refused(code="LOCK_HELD", command="WorkRequest", repeat=False):
-                return True
+            case Refused(command="WorkRequest", repeat=False):
+                return event.code in CLASHING
             case Ended(repeat=False, coalesced=False):
                 seen = event.observed_version
                 inconsistent = event.status == "completed" and seen is not None and seen != event.version
+                if event.status == "refused":
+                    return event.error is not None and event.error.code in CLASHING
                 return event.status in ("superseded", "expired") or (inconsistent and event.version is not None)
             case Withdrawn(status="expired", repeat=False) | Fenced() | Lost() | DeadLettered(code="ID_REUSED"):
                 return True
@@ -120,6 +131,9 @@ class Judge:
         assert event.owner not in self.live, "promise 1: two live grants"
         assert event.token > self.last_token, "promise 2: a token that does not grow"
         assert event.requests == tuple(self.members[event.run]), "a grant names who wants it"
+        for key in {self.key_of[id] for id in event.requests} - {None}:
+            first = self.granted_under.setdefault((event.owner, key), event.run)
+            assert first == event.run, f"promise 6: {event.run} was granted under the key of {first}"
         order = self.waiting[event.owner].pop(event.run)[0]
         served = {action for session in self.sessions.values() for action in session.actions}
         for run, (earlier, action, ready_ms) in self.waiting[event.owner].items():
@@ -171,7 +185,7 @@ class Judge:
             return
         self.terminal.update(event.requests)
         if event.coalesced:
-            assert event.status == "completed"
+            assert event.status == "completed" or all(self.key_of[id] for id in event.requests)
             return
         assert event.requests == tuple(self.members[event.run]), "promise 4: the outcome is everybody's who stayed"
         assert event.requests, "a run that nobody wants has ended before"

@@ -21,7 +21,7 @@ from keylane.schemas.requests import WorkRequest
 
 TESTS = Path(__file__).resolve().parents[1]
 FOR_EVER_MS = 10**12
-REMEMBERS = replace(MIXED, retention_ms=FOR_EVER_MS)
+REMEMBERS = replace(MIXED, retention_ms=FOR_EVER_MS, idempotency_retention_ms=FOR_EVER_MS)
 """Outcomes are never forgotten, so that each id has one end in all of the history."""
 
 histories = settings(

@@ -13,6 +13,7 @@ from keylane.router.core.policy import ActionPolicy, Bounds, Policy
 from keylane.schemas.codec import encode
 from keylane.schemas.requests import Decision, LockRequest, Release, Renewal, ResourceChange, SessionEnded
 
+VERSIONS = ("v1", "v2", "v3")
 WAITS_MS = (1, 500, 1_000, 4_000, 10_000, 31_000, 4_000_000)
 MIXED = policy(
     attempts=2,
@@ -39,18 +40,23 @@ def _requests(dice: random.Random, bench: Bench, id: str, resource: str) -> list
         lambda: bench.feed(work(id, "restart", "0", resource=resource, actor="ann")),
         lambda: bench.feed(work(id, "restart", "1", resource=resource, deadline_ms=dice.choice([None, 5_000]))),
         lambda: bench.feed(work(id, action, "1", resource=resource, reject_if_busy=True)),
+        lambda: bench.feed(work(id, action, "2", resource=resource, idempotency_key=dice.choice("kl"))),
+        lambda: bench.feed(work(id, action, "3", resource=resource, expected_version=dice.choice(VERSIONS))),
         lambda: bench.cancel(id, resource=resource),
     ]
 
 
 def _reports(dice: random.Random, bench: Bench) -> list[Callable[[], Any]]:
     held = sorted(bench.lane.held.values())
-    id = dice.choice(held) if held and dice.random() < 0.8 else f"r{dice.randrange(30)}"
+    done = sorted(run.id for run in bench.lane.runs.values() if run.status == "completed")
+    id = dice.choice(held) if held and dice.random() < 0.8 else dice.choice([f"r{dice.randrange(30)}", *done])
     token = dice.choice([None, None, None, 1])
     session = f"w{dice.randrange(3)}"
     return [
         lambda: bench.progress(id, token, blocked=dice.choice([None, "CI"])),
-        lambda: bench.complete(id, token, version="v1", observed_version=dice.choice([None, "v1", "v2"])),
+        lambda: bench.complete(id, token, version=dice.choice(VERSIONS), observed_version=dice.choice([None, "v2"])),
+        lambda: bench.complete(id, token),
+        lambda: bench.fail(id, token, code="STALE_VERSION", observed_version=dice.choice([None, *VERSIONS])),
         lambda: bench.fail(id, token, final=dice.random() < 0.3),
         lambda: bench.join(session, "restart", *dice.choice([(), ("stop",)]), slots=2, generation=dice.randrange(3)),
         lambda: bench.beat(session, slots=dice.randrange(3)),
@@ -59,7 +65,10 @@ def _reports(dice: random.Random, bench: Bench) -> list[Callable[[], Any]]:
     ]
 
 
-def _later(bench: Bench, id: str, resource: str) -> list[Callable[[], Any]]:
+def _later(dice: random.Random, bench: Bench, id: str, resource: str) -> list[Callable[[], Any]]:
+    if bench.lane.runs and dice.random() < 0.7:
+        id = dice.choice(sorted(bench.lane.runs))
+        resource = bench.lane.runs[id].resource
     about: dict[str, Any] = {"resource": resource, "run": id, "token": 1, "secret": "k"}
     return [
         lambda: bench.feed(Decision(id="d", resource=resource, request=id, verdict="reject", by="a", version_seen="v")),
@@ -80,7 +89,7 @@ def random_step(dice: random.Random, bench: Bench, waits_ms: tuple[int, ...] = W
     elif family is _reports:
         dice.choice(_reports(dice, bench))()
     elif family is _later and dice.random() < 0.5:
-        dice.choice(_later(bench, id, resource))()
+        dice.choice(_later(dice, bench, id, resource))()
     elif dice.random() < 0.15:
         bench.reload()
     else:

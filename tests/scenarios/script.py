@@ -8,7 +8,7 @@ in which they were minted, on the way in as on the way out.
     join SESSION ACTION,… slots= generation= pool=
     heartbeat SESSION slots= read=
     leave SESSION
-    request ID KEY ACTION [JSON] by= version= deadline= reject hops=
+    request ID KEY ACTION [JSON] by= key= version= deadline= reject hops=
     cancel ID [KEY]
     progress RUN [JSON] token= blocked=
     complete RUN [JSON] token= version= observed=
@@ -125,6 +125,7 @@ class Scenario:
                 "".join(payload) or "null",
                 resource=key,
                 actor=options.get("by", ""),
+                idempotency_key=options.get("key"),
                 expected_version=options.get("version"),
                 deadline_ms=ms(options["deadline"]) if "deadline" in options else None,
                 reject_if_busy=reject,

@@ -1,0 +1,218 @@
+"""How each record takes its place in a lane, with everything that is derived from it: called by `Lane.put` alone.
+
+The same code puts a record live and at a load, in whatever order records come then. No rule is decided here.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from keylane.router.core.ordered import Entry, add, remove
+from keylane.router.core.standing import (
+    carried_bytes,
+    due_ms,
+    idempotency_key,
+    is_joinable,
+    likeness,
+    offer,
+    seat,
+    stands,
+)
+from keylane.schemas.state import (
+    KEYS,
+    KeptCancellation,
+    Member,
+    RefusedRequest,
+    Resource,
+    Run,
+    UnservedAction,
+    WorkerSession,
+)
+
+if TYPE_CHECKING:
+    from keylane.router.core.lane import Lane
+
+
+def put_run(lane: Lane, key: bytes, id: str, new: Run | None) -> None:
+    """A run moves between its owner's queue, its holder and its outcome."""
+    old = lane.runs.get(id)
+    if new is not None:
+        lane.runs[id] = new
+    elif old is not None:
+        del lane.runs[id]
+    _carry(lane, old, new)
+    run = old if new is None else new
+    # A run keeps its owner and its likeness: how it stands is what moves it in the indexes.
+    if run is not None and (old is None or new is None or stands(old) != stands(new)):
+        if old is not None:
+            _unplace(lane, old)
+        if new is not None:
+            _place(lane, new)
+        if is_joinable(old) != is_joinable(new):
+            (add if is_joinable(new) else remove)(lane.equal, likeness(run, run.digest), (run.order, id))
+        if run.idempotency is not None and (old is None or new is None):
+            (add if old is None else remove)(lane.keyed, idempotency_key(run), (run.order, id))
+        _rehead(lane, run.owner)
+    _retime(lane, key, new)
+
+
+def _carry(lane: Lane, old: Run | None, new: Run | None) -> None:
+    """Keep `carried_bytes`. Most changes of a run leave what it carries as it is."""
+    if old is not None and new is not None:
+        if old.payload is new.payload and old.result is new.result and old.checkpoint is new.checkpoint:
+            return
+    lane.carried_bytes += carried_bytes(new) - carried_bytes(old)
+
+
+def _place(lane: Lane, run: Run) -> None:
+    entry = (run.order, run.id)
+    if run.state == "Waiting":
+        add(lane.queue, run.owner, entry)
+        lane.waiting.enter(run.accepted_ms, run.id)
+        owners = lane.waiting_owners.setdefault(run.action, {})
+        owners[run.owner] = owners.get(run.owner, 0) + 1
+    elif run.state == "Held":
+        assert run.owner not in lane.held, "one live grant per owning key"
+        lane.held[run.owner] = run.id
+        add(lane.held_by, run.session, entry)
+
+
+def _unplace(lane: Lane, run: Run) -> None:
+    entry = (run.order, run.id)
+    if run.state == "Waiting":
+        remove(lane.queue, run.owner, entry)
+        lane.waiting.leave()
+        owners = lane.waiting_owners[run.action]
+        owners[run.owner] -= 1
+        if not owners[run.owner]:
+            del owners[run.owner]
+            if not owners:
+                del lane.waiting_owners[run.action]
+    elif run.state == "Held":
+        del lane.held[run.owner]
+        remove(lane.held_by, run.session, entry)
+        lane.freed[run.session] = None
+
+
+def _rehead(lane: Lane, owner: str) -> None:
+    """Find the owning key's first ready run again: none while it is held."""
+    head: tuple[str, Entry] | None = None
+    if owner not in lane.held:
+        for entry in lane.queue.get(owner, ()):
+            run = lane.runs[entry[1]]
+            if run.ready_ms is None and not _aside(lane, run.action):
+                head = (run.action, entry)
+                break
+    old = lane.head_of.get(owner)
+    if head == old:
+        return
+    if old is not None:
+        remove(lane.heads, *old)
+        del lane.head_of[owner]
+    if head is not None:
+        add(lane.heads, *head)
+        lane.head_of[owner] = head
+        lane.stirred[owner] = None
+
+
+def _aside(lane: Lane, action: str) -> bool:
+    unserved = lane.unserved.get(action)
+    return unserved is not None and unserved.aside
+
+
+def _retime(lane: Lane, key: bytes, new: Run | None) -> None:
+    if new is None or new.state == "Done":
+        lane.deciding.set(key, None)
+        keyed = new is not None and new.keyed
+        lane.outcomes.set(key, None if new is None or keyed else new.forget_ms)
+        lane.idle.set(key, new.forget_ms if new is not None and keyed else None)
+    else:  # what is done stays done
+        lane.deciding.set(key, due_ms(new, lane.deadline_ms(new)))
+
+
+def put_member(lane: Lane, key: bytes, id: str, new: Member | None) -> None:
+    """A request of a run, beyond the one that the run speaks for."""
+    old = lane.members.pop(id, None)
+    for member, change in ((old, remove), (new, add)):
+        if member is not None:
+            change(lane.members_of, member.run, (member.order, id))
+            if member.idempotency is not None and id != member.run:
+                change(lane.keyed, idempotency_key(member), (member.order, id))
+            if member.deadline_ms is not None and member.left is None:
+                change(lane.deadlines_of, member.run, (member.deadline_ms, id))
+    if new is not None:
+        lane.members[id] = new
+    one = new or old
+    run = None if one is None else lane.runs.get(one.run)  # at a load it may come after its requests
+    if run is not None:
+        _retime(lane, b"run/" + run.id.encode(), run)
+
+
+def put_refused(lane: Lane, key: bytes, id: str, new: RefusedRequest | None) -> None:
+    """Refusals have an order of their own: the oldest goes first."""
+    old = lane.refused.pop(id, None)
+    if old is not None:
+        place = bisect_left(lane.refused_order, (old.order, id))
+        del lane.refused_order[place]
+    if new is not None:
+        lane.refused[id] = new
+        insort(lane.refused_order, (new.order, id))
+
+
+def put_kept(lane: Lane, key: bytes, id: str, new: KeptCancellation | None) -> None:
+    """A cancellation that overtook its request."""
+    lane.kept.pop(id, None)
+    if new is not None:
+        lane.kept[id] = new
+    lane.idle.set(key, None if new is None else new.forget_ms)
+
+
+def put_unserved(lane: Lane, key: bytes, action: str, new: UnservedAction | None) -> None:
+    """Whether runs of the action stand aside."""
+    lane.unserved.pop(action, None)
+    if new is not None:
+        lane.unserved[action] = new
+    steps_aside = None if new is None or new.aside else new.since_ms + lane.policy.unserved_after_ms
+    lane.deciding.set(key, steps_aside)
+    lane.idle.set(key, None if new is None else new.since_ms + lane.policy.retention_ms)
+    for owner in sorted(lane.waiting_owners.get(action, ())):
+        _rehead(lane, owner)
+
+
+def put_session(lane: Lane, key: bytes, id: str, new: WorkerSession | None) -> None:
+    """A worker session, which may have room now, or be current now."""
+    old = lane.sessions.pop(id, None)
+    if new is not None:
+        lane.sessions[id] = new
+        if old is not None and offer(old) == offer(new):
+            return  # as where one more item was sent to it
+    if old is None or new is None or seat(old) != seat(new):
+        lane.seats.change(old, new)
+    lane.deciding.set(key, None if new is None else new.lapses_ms)
+    for session in (old, new):
+        current = None if session is None else lane.seats.current_of(session)
+        if current is not None:
+            lane.freed[current] = None
+
+
+def put_resource(lane: Lane, key: bytes, name: str, new: Resource | None) -> None:
+    """What is known of a requested key."""
+    lane.resources.pop(name, None)
+    if new is not None:
+        lane.resources[name] = new
+    lane.resting.set(key, None if new is None else new.forget_ms)
+
+
+PUT: dict[type, Callable[[Lane, bytes, str, Any], None]] = {
+    Run: put_run,
+    Member: put_member,
+    RefusedRequest: put_refused,
+    KeptCancellation: put_kept,
+    UnservedAction: put_unserved,
+    WorkerSession: put_session,
+    Resource: put_resource,
+}
+FORGET = {KEYS[kind][0].decode().rstrip("/"): change for kind, change in PUT.items()}
+"""The same by what the record's key begins with, which is all that is known of one that is to be forgotten."""
