@@ -11,13 +11,22 @@ from typing import Any, Literal
 from msgspec import Struct
 from msgspec.structs import replace
 
-from keylane.router.core.policy import ActionPolicy, OnConflict
+from keylane.router.core.policy import ActionPolicy, Limit, OnConflict
 from keylane.router.durations import Duration, duration, milliseconds
 
 POOL = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 """Pools are part of topic names."""
 
+LIMIT_MAX = 1_000
+
 Version = Literal["optional", "required"]
+
+
+class LimitTable(Struct, kw_only=True, forbid_unknown_fields=True):
+    """`limit = { count = 1, until = ["undrain"] }`"""
+
+    count: int
+    until: list[str]
 
 
 class ActionTable(Struct, kw_only=True, forbid_unknown_fields=True):
@@ -33,6 +42,8 @@ class ActionTable(Struct, kw_only=True, forbid_unknown_fields=True):
     stop_holder: bool | None = None
     version: Version | None = None
     harmless: bool | None = None
+    requires: list[str] | None = None
+    limit: LimitTable | None = None
     queue: Duration | None = None
     max_hold: Duration | None = None
 
@@ -46,27 +57,47 @@ TIMES = {"lease": 1, "backoff": 0, "backoff_max": 0, "coalesce": 0, "queue": 1, 
 
 def policy_of(where: str, table: ActionTable, base: ActionPolicy) -> ActionPolicy:
     """What the table makes of `base`. Raises `ValueError` that begins with the key."""
-    changes: dict[str, Any] = {}
     if table.pool is not None:
         check_pool(f"{where}.pool", table.pool)
-    for name in AS_THEY_ARE:
-        if getattr(table, name) is not None:
-            changes[name] = getattr(table, name)
+    if table.attempts is not None and table.attempts < 1:
+        raise ValueError(f"{where}.attempts: must be at least 1")
+    changes = {name: getattr(table, name) for name in AS_THEY_ARE if getattr(table, name) is not None}
     for name, least in TIMES.items():
         if getattr(table, name) is not None:
             changes[f"{name}_ms"] = milliseconds(f"{where}.{name}", getattr(table, name), least)
     if table.version is not None:
         changes["version_required"] = table.version == "required"
-    if changes.get("attempts", 1) < 1:
-        raise ValueError(f"{where}.attempts: must be at least 1")
-    if isinstance(table.on_conflict, dict):
-        by_action = dict(table.on_conflict)
-        changes["on_conflict"] = by_action.pop("default", base.on_conflict)
-        changes["on_conflict_with"] = by_action
-    elif table.on_conflict is not None:
-        changes["on_conflict"] = table.on_conflict
-        changes["on_conflict_with"] = {}
-    return replace(base, **changes)
+    return replace(base, **changes, **_order(where, table), **_on_conflict(table, base))
+
+
+def _on_conflict(table: ActionTable, base: ActionPolicy) -> dict[str, Any]:
+    if table.on_conflict is None:
+        return {}
+    if not isinstance(table.on_conflict, dict):
+        return {"on_conflict": table.on_conflict, "on_conflict_with": {}}
+    by_action = dict(table.on_conflict)
+    return {"on_conflict": by_action.pop("default", base.on_conflict), "on_conflict_with": by_action}
+
+
+def _order(where: str, table: ActionTable) -> dict[str, Any]:
+    changes: dict[str, Any] = {}
+    if table.requires is not None:
+        changes["requires"] = _others(where, "requires", table.requires)
+    if table.limit is not None:
+        if not 1 <= table.limit.count <= LIMIT_MAX:
+            raise ValueError(f"{where}.limit.count: must be from 1 to {LIMIT_MAX}")
+        until = _others(where, "limit.until", table.limit.until)
+        changes["limit"] = Limit(count=table.limit.count, until=until)
+    return changes
+
+
+def _others(where: str, key: str, actions: list[str]) -> tuple[str, ...]:
+    """Names of other actions. What one action waits for is never itself, and is not the same for all."""
+    if where == "defaults":
+        raise ValueError(f"{where}.{key}: belongs to one action, as in [actions.terminate]")
+    if not actions or where.removeprefix("actions.") in actions:
+        raise ValueError(f"{where}.{key}: must name other actions, at least one")
+    return tuple(actions)
 
 
 def check_pool(where: str, pool: str) -> None:
@@ -78,7 +109,11 @@ def check_pool(where: str, pool: str) -> None:
 def values_of(policy: ActionPolicy) -> dict[str, Any]:
     """Each key with its value as a file could have it."""
     by_action = policy.on_conflict_with
+    order: dict[str, Any] = {"requires": list(policy.requires)} if policy.requires else {}
+    if policy.limit is not None:
+        order["limit"] = {"count": policy.limit.count, "until": list(policy.limit.until)}
     return {
+        **order,
         **{name: getattr(policy, name) for name in AS_THEY_ARE},
         **{name: duration(getattr(policy, f"{name}_ms")) for name in TIMES},
         "version": "required" if policy.version_required else "optional",

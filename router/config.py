@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from keylane.router.actions import CHOICES, ActionTable, check_pool, policy_of
+from keylane.router.actions import CHOICES, ActionTable, LimitTable, check_pool, policy_of
 from keylane.router.core.policy import ActionPolicy, Bounds, Policy
 from keylane.router.durations import Duration, milliseconds
 
@@ -103,7 +103,7 @@ def _converted(value: object, kind: type[T], prefix: str, origins: Mapping[str, 
             said = PLACE.sub("", said)
             path = f"{prefix}.{place[1]}".strip(".").replace("[...]", ".*")
         if unknown := UNKNOWN_KEY.search(said):
-            known: type = {"defaults": ActionTable, "bounds": Bounds}.get(path, kind)
+            known: type = TABLES.get(path.split(".")[-1], kind)
             near = difflib.get_close_matches(unknown[1], [each.name for each in msgspec.structs.fields(known)], n=1)
             said = f"there is no such key{f': is it {near[0]}?' if near else ''}"
             path = f"{path}.{unknown[1]}".strip(".")
@@ -113,6 +113,7 @@ def _converted(value: object, kind: type[T], prefix: str, origins: Mapping[str, 
         raise BadConfig(f"{origins.get(path.split('.')[0], 'configuration')}: {path}: {said}") from None
 
 
+TABLES: dict[str, type] = {"defaults": ActionTable, "bounds": Bounds, "limit": LimitTable}
 PLACE = re.compile(r" - at `\$\.?([^`]*)`")
 UNKNOWN_KEY = re.compile(r"Object contains unknown field `(.*)`")
 

@@ -62,6 +62,7 @@ class Run(Schema, frozen=True, kw_only=True):
     idempotency: IdempotencyKey | None = None
     """Its first request's."""
     expected_version: str | None = None
+    requires: tuple[str, ...] = ()
     accepted_ms: int
     accepted: str = ""
     """The same in wall time, for people, until the run is done. As `since`."""
@@ -182,6 +183,20 @@ class WorkerSession(Schema, frozen=True, kw_only=True):
     """The number of the last item record written to it."""
 
 
+class CountedGrant(Schema, frozen=True, kw_only=True):
+    """A granted run that a limit counts, also when it is over. Under the key `counted/<run id>`."""
+
+    run: str
+    owner: str
+    resource: str
+    action: str
+    actor: str = ""
+    order: int
+    token: int
+    since_ms: int
+    forget_ms: int
+
+
 class Resource(Schema, frozen=True, kw_only=True):
     """What is known of a requested key beyond its runs. Under the key `resource/<key>`."""
 
@@ -197,7 +212,17 @@ class Resource(Schema, frozen=True, kw_only=True):
     """The newest of the versions that are known to be current no more, oldest first."""
 
 
-StateRecord = LaneRecord | Run | Member | RefusedRequest | KeptCancellation | UnservedAction | WorkerSession | Resource
+StateRecord = (
+    LaneRecord
+    | Run
+    | Member
+    | RefusedRequest
+    | KeptCancellation
+    | UnservedAction
+    | WorkerSession
+    | Resource
+    | CountedGrant
+)
 
 
 # By type, not a match statement: this is asked for every record that a lane changes.
@@ -209,6 +234,7 @@ KEYS: dict[type, tuple[bytes, Callable[[Any], str]]] = {
     RefusedRequest: (b"refused/", attrgetter("id")),
     KeptCancellation: (b"cancelled/", attrgetter("request")),
     UnservedAction: (b"unserved/", attrgetter("action")),
+    CountedGrant: (b"counted/", attrgetter("run")),
     LaneRecord: (LANE_KEY, lambda _: ""),
 }
 """By type: what a record's key begins with, and the name that follows."""

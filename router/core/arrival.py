@@ -15,6 +15,7 @@ from keylane.router.core.contention import contenders_of, lock_held, supersede
 from keylane.router.core.describe import about
 from keylane.router.core.endings import end, note_unserved
 from keylane.router.core.lane import Lane
+from keylane.router.core.order import untimely
 from keylane.router.core.records import Arrived, Gone, Now
 from keylane.router.core.repeats import ANSWERED, Answered, repeat_first_answer, seen_before, under_key
 from keylane.router.core.versions import outdated
@@ -47,12 +48,16 @@ def was_cancelled(lane: Lane, request: WorkRequest) -> bool:
 
 
 def arrive(lane: Lane, _run: Run | None, arrived: Arrived, now: Now) -> None:
-    """Unknown: rules 6 and 7, then a run of its own."""
+    """Unknown: rules 5 to 7, then a run of its own."""
     request = arrived.record
     assert isinstance(request, WorkRequest)
     cancelled = was_cancelled(lane, request)
     contenders = [] if cancelled else contenders_of(lane, request, arrived.owner)
-    grounds = lock_held(lane, arrived, request, contenders, now) or full(lane, request, arrived.owner)
+    grounds = (
+        (None if cancelled else untimely(lane, arrived, request, now))
+        or lock_held(lane, arrived, request, contenders, now)
+        or full(lane, request, arrived.owner)
+    )
     if grounds is not None:
         refuse(lane, arrived, now, grounds)
         return
@@ -96,6 +101,7 @@ def _accept(lane: Lane, arrived: Arrived, request: WorkRequest, now: Now) -> Non
             request_digest=arrived.digest,
             idempotency=idempotency(arrived, request),
             expected_version=request.expected_version,
+            requires=request.requires,
             deadline_ms=deadline_ms(request, now),
             accepted_ms=now.clock_ms,
             accepted=now.time,

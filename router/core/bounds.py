@@ -12,7 +12,7 @@ RETRY_AFTER_MS = 1_000
 
 def full(lane: Lane, request: WorkRequest, owner: str) -> Grounds | None:
     """Why a run of its own is not taken in."""
-    bounds = lane.policy.bounds
+    bounds, policy = lane.policy.bounds, lane.policy.of(request.action)
     if len(lane.queue.get(owner, ())) >= bounds.waiters_per_resource:
         return Grounds("QUEUE_FULL", f"{bounds.waiters_per_resource} runs wait for this resource", RETRY_AFTER_MS)
     if len(lane.runs) >= bounds.runs:
@@ -23,12 +23,19 @@ def full(lane: Lane, request: WorkRequest, owner: str) -> Grounds | None:
             f"payloads, checkpoints and results in this partition: {lane.carried_bytes} bytes",
             RETRY_AFTER_MS,
         )
+    if (policy.limit is not None or request.action in lane.steps) and _remembered(lane) >= bounds.resources:
+        return Grounds("LANE_FULL", f"{bounds.resources} steps and limits are remembered here", RETRY_AFTER_MS)
     known = request.action in lane.unserved or lane.is_served(request.action)
     if not known and len(lane.unserved) >= bounds.unserved_actions:
         return Grounds(
             "LANE_FULL", f"runs wait for {bounds.unserved_actions} actions that no worker handles", RETRY_AFTER_MS
         )
     return None
+
+
+def _remembered(lane: Lane) -> int:
+    """How many records are kept for as long as their resource is not idle for very long: no bound takes them."""
+    return len(lane.counted) + len(lane.resources) - len(lane.resting)
 
 
 def crowded(lane: Lane, run: Run) -> Grounds | None:

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from keylane.router.core.describe import parties_of, party_of
 from keylane.router.core.endings import end, refuse_accepted
 from keylane.router.core.lane import Lane
+from keylane.router.core.order import note_granted, out_of_order, over_limit
 from keylane.router.core.records import Arrived, Now
 from keylane.router.core.standing import due_ms
 from keylane.router.core.transitions import ripen
@@ -75,7 +76,11 @@ def _settled_at_dispatch(lane: Lane, run: Run, now: Now) -> bool:
         sides = (*parties_of(lane, run), *((party_of(lane.runs[newer]),) if newer in lane.runs else ()))
         end(lane, run, now, "superseded", superseded_by=newer, parties=sides)
         return True
-    grounds = stale(lane, run.resource, run.expected_version)
+    grounds = (
+        stale(lane, run.resource, run.expected_version)
+        or out_of_order(lane, run.resource, run.action, run.requires)
+        or over_limit(lane, run.owner, run.action, run.id)
+    )
     if grounds is not None:
         refuse_accepted(lane, run, now, grounds)
         return True
@@ -125,12 +130,20 @@ def _grant(lane: Lane, run: Run, session: WorkerSession, now: Now) -> None:
         requests=requests,
     )
     seq = lane.publish(granted, run.owner, run.traceparent)
+    lane.put(_held(lane, run, session, now, token=token, attempt=attempt, number=number, order=seq))
+    note_granted(lane, run, token, now)
+
+
+def _held(
+    lane: Lane, run: Run, session: WorkerSession, now: Now, *, token: int, attempt: int, number: int, order: int
+) -> Run:
+    policy = lane.policy.of(run.action)
     hold_until_ms = now.clock_ms + policy.max_hold_ms
-    held = replace(
+    return replace(
         run,
         state="Held",
         attempt=attempt,
-        granted_order=seq if run.granted_order is None else run.granted_order,
+        granted_order=order if run.granted_order is None else run.granted_order,
         token=token,
         session=session.id,
         holder=session.name,
@@ -141,4 +154,3 @@ def _grant(lane: Lane, run: Run, session: WorkerSession, now: Now) -> None:
         lease_until_ms=min(now.clock_ms + policy.lease_ms, hold_until_ms),
         hold_until_ms=hold_until_ms,
     )
-    lane.put(held)

@@ -84,6 +84,7 @@ def _done(lane: Lane, run: Run, now: Now, **outcome: Any) -> Run:
         request_digest=run.request_digest,
         idempotency=run.idempotency,
         expected_version=run.expected_version,
+        requires=run.requires,
         accepted_ms=run.accepted_ms,
         actor=run.actor,
         attempt=run.attempt,

@@ -26,6 +26,7 @@ from keylane.schemas.items import Notice, SessionOpened, WorkItem
 from keylane.schemas.state import (
     KEYS,
     LANE_KEY,
+    CountedGrant,
     KeptCancellation,
     LaneRecord,
     Member,
@@ -59,6 +60,9 @@ class Lane:
         self.policy = policy
         self.place = place
         self.owner_of = owner_of
+        # What the policy says of steps and limits, by the action that completes.
+        self.steps = policy.steps()
+        self.lifted_by = policy.lifted_by()
         self.own = LaneRecord(positions={})
         self.runs: dict[str, Run] = {}
         # Without those that their runs speak for: ask `member`.
@@ -68,6 +72,7 @@ class Lane:
         self.unserved: dict[str, UnservedAction] = {}
         self.sessions: dict[str, WorkerSession] = {}
         self.resources: dict[str, Resource] = {}
+        self.counted: dict[str, CountedGrant] = {}
         # Derived: what the runs carry; and by owning key: who waits, in acceptance order; who holds; and, where
         # nobody holds, the first ready run, which also stands in `heads` under its action.
         self.carried_bytes = 0
@@ -80,6 +85,7 @@ class Lane:
         self.held_by: dict[str, list[Entry]] = {}
         self.members_of: dict[str, list[Entry]] = {}
         self.deadlines_of: dict[str, list[Entry]] = {}
+        self.counted_of: dict[tuple[str, str], list[Entry]] = {}
         self.keyed: dict[tuple[str, str], list[Entry]] = {}
         self.seats = Seats()
         self.refused_order: list[Entry] = []

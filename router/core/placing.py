@@ -22,6 +22,7 @@ from keylane.router.core.standing import (
 )
 from keylane.schemas.state import (
     KEYS,
+    CountedGrant,
     KeptCancellation,
     Member,
     RefusedRequest,
@@ -202,7 +203,20 @@ def put_resource(lane: Lane, key: bytes, name: str, new: Resource | None) -> Non
     lane.resources.pop(name, None)
     if new is not None:
         lane.resources[name] = new
-    lane.resting.set(key, None if new is None else new.forget_ms)
+    is_step = new is not None and new.completed_action in lane.steps
+    lane.idle.set(key, new.forget_ms if new is not None and is_step else None)
+    lane.resting.set(key, new.forget_ms if new is not None and not is_step else None)
+
+
+def put_counted(lane: Lane, key: bytes, id: str, new: CountedGrant | None) -> None:
+    """A granted run that a limit counts, under its owning key and its action."""
+    old = lane.counted.pop(id, None)
+    for grant, change in ((old, remove), (new, add)):
+        if grant is not None:
+            change(lane.counted_of, (grant.owner, grant.action), (grant.order, id))
+    if new is not None:
+        lane.counted[id] = new
+    lane.idle.set(key, None if new is None else new.forget_ms)
 
 
 PUT: dict[type, Callable[[Lane, bytes, str, Any], None]] = {
@@ -213,6 +227,7 @@ PUT: dict[type, Callable[[Lane, bytes, str, Any], None]] = {
     UnservedAction: put_unserved,
     WorkerSession: put_session,
     Resource: put_resource,
+    CountedGrant: put_counted,
 }
 FORGET = {KEYS[kind][0].decode().rstrip("/"): change for kind, change in PUT.items()}
 """The same by what the record's key begins with, which is all that is known of one that is to be forgotten."""

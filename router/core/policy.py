@@ -16,6 +16,13 @@ HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
 
 
+class Limit(Struct, frozen=True, kw_only=True):
+    """At most `count` granted runs of an action under an owning key, each until one of `until` completes."""
+
+    count: int
+    until: tuple[str, ...]
+
+
 class ActionPolicy(Struct, frozen=True, kw_only=True):
     """How requests for one action are treated."""
 
@@ -36,6 +43,9 @@ class ActionPolicy(Struct, frozen=True, kw_only=True):
     """A request must name the version that it was decided on."""
     harmless: bool = False
     """It changes nothing: a completion supersedes no version and stands in nobody's way."""
+    requires: tuple[str, ...] = ()
+    """One of these must be the last completed action on the requested key."""
+    limit: Limit | None = None
     queue_ms: int = DAY_MS
     max_hold_ms: int = DAY_MS
 
@@ -65,6 +75,7 @@ class Bounds(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     kept_cancellations: int = 10_000
     unserved_actions: int = 10_000
     resources: int = 200_000
+    """Beyond, those that were idle longest go; but with what hangs on their last step, or on a limit, none is taken."""
     sessions: int = 1_000
 
 
@@ -83,8 +94,20 @@ class Policy(Struct, frozen=True, kw_only=True):
     idempotency_retention_ms: int = DAY_MS
     """The same where a request had an idempotency key; never cut short."""
     resource_retention_ms: int = 30 * DAY_MS
-    """How long the versions of an idle resource are remembered."""
+    """How long the versions of an idle resource are remembered, its last step, and what a limit counts."""
 
     def of(self, action: str) -> ActionPolicy:
         """The policy of `action`."""
         return self.actions.get(action, self.defaults)
+
+    def steps(self) -> frozenset[str]:
+        """The actions that others require."""
+        return frozenset(name for action in self.actions.values() for name in action.requires)
+
+    def lifted_by(self) -> dict[str, tuple[str, ...]]:
+        """By what ends the counting of runs: the actions whose runs those are."""
+        ends: dict[str, tuple[str, ...]] = {}
+        for name, action in self.actions.items():
+            for until in () if action.limit is None else action.limit.until:
+                ends[until] = (*ends.get(until, ()), name)
+        return ends

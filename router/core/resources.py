@@ -8,6 +8,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from keylane.router.core.lane import Lane
+from keylane.router.core.order import lift
 from keylane.router.core.records import Now
 from keylane.router.core.shape import VERSION_CHARACTERS_MAX
 from keylane.schemas.state import Resource, Run
@@ -48,6 +49,7 @@ def note_completed(
     else:
         return
     keep(lane, resource, now, lane.policy.of(run.action).queue_ms)
+    lift(lane, run.resource, run.action)
 
 
 def note_found(lane: Lane, run: Run, now: Now, observed_version: str) -> None:
@@ -59,8 +61,8 @@ def note_found(lane: Lane, run: Run, now: Now, observed_version: str) -> None:
 def keep(lane: Lane, resource: Resource, now: Now, waits_ms: int) -> None:
     """Put the record, with the time after which it is forgotten where nothing happens: a retry may wait `waits_ms`."""
     policy = lane.policy
-    has_versions = resource.version is not None or resource.superseded
-    lasts_ms = policy.resource_retention_ms if has_versions else 0
+    matters = resource.version is not None or resource.superseded or resource.completed_action in lane.steps
+    lasts_ms = policy.resource_retention_ms if matters else 0
     # Kept longer where an earlier run of the same resource still waits to be retried by then (`retention`).
     lane.put(replace(resource, forget_ms=now.clock_ms + max(lasts_ms, waits_ms + policy.retention_ms)))
 

@@ -32,6 +32,15 @@ def resource_due(lane: Lane, key: str, now: Now) -> None:
         lane.put(Gone(b"resource/" + key.encode()))
 
 
+def counted_due(lane: Lane, run: str, now: Now) -> None:
+    """Counts no more, unless its owning key is not idle."""
+    grant = lane.counted[run]
+    if grant.owner in lane.queue or grant.owner in lane.held:
+        lane.put(replace(grant, forget_ms=now.clock_ms + lane.policy.resource_retention_ms))
+    else:
+        lane.put(Gone(b"counted/" + run.encode()))
+
+
 def forgettable(lane: Lane, now: Now) -> bytes | None:
     """The state key of the next timer that only forgets: past its retention or, over the bounds, idle longest."""
     policy = lane.policy

@@ -16,8 +16,9 @@ from keylane.schemas.requests import Cancellation, Decision, Request, SessionEnd
 NAME_CHARACTERS_MAX = 128
 ACTOR_CHARACTERS_MAX = 256
 VERSION_CHARACTERS_MAX = 256
+REQUIRES_MAX = 16
 DEADLINE_MS_MAX = 30 * 24 * 3_600_000
-LATER = ("coalesce_key", "requires")
+LATER = ("coalesce_key",)
 """Fields whose rules this router does not have. Refused, since ignoring a condition is doing other work."""
 
 
@@ -56,9 +57,12 @@ def _work(request: WorkRequest, run_bytes_max: int) -> None:
         _name("idempotency_key", request.idempotency_key)
     if request.expected_version is not None:
         _name("expected_version", request.expected_version, VERSION_CHARACTERS_MAX)
-    if request.coalesce_key or request.requires:
-        field = next(name for name in LATER if getattr(request, name))
-        raise Misshapen("BAD_RECORD", f"{field}: this router has no rule for it yet; send the request without it")
+    if len(request.requires) > REQUIRES_MAX:
+        raise Misshapen("BAD_RECORD", f"requires: at most {REQUIRES_MAX} actions")
+    for action in request.requires:
+        _name("requires", action)
+    if request.coalesce_key:
+        raise Misshapen("BAD_RECORD", f"{LATER[0]}: this router has no rule for it yet; send the request without it")
     if len(memoryview(request.payload)) > run_bytes_max:
         raise Misshapen("TOO_LARGE", f"payload: more than {run_bytes_max} bytes")
 
@@ -88,5 +92,5 @@ def digests(request: Request) -> tuple[str, str]:
 
 def work_digest(request: WorkRequest, payload_digest: str) -> str:
     """SHA-256 of the work that is asked for: not of who asks, under which id, or for how long."""
-    work = (request.resource, request.action, payload_digest, request.expected_version)
+    work = (request.resource, request.action, payload_digest, request.expected_version, sorted(set(request.requires)))
     return hashlib.sha256(msgspec.json.encode(work)).hexdigest()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from keylane.schemas.requests import WorkRequest
 from keylane.schemas.state import Member, Run, WorkerSession
 
-Likeness = tuple[str, ...]
+Likeness = tuple[object, ...]
 
 
 def likeness(of: Run | WorkRequest, digest: str) -> Likeness:
@@ -14,7 +14,9 @@ def likeness(of: Run | WorkRequest, digest: str) -> Likeness:
     Most name no condition, and are told apart by three texts alone.
     """
     plain = (of.resource, of.action, digest)
-    return plain if of.expected_version is None else (*plain, of.expected_version)
+    if of.expected_version is None and not of.requires:
+        return plain
+    return (*plain, of.expected_version, frozenset(of.requires))
 
 
 def idempotency_key(of: Run | Member) -> tuple[str, str]:

@@ -17,7 +17,7 @@ from keylane.router.core.endings import end, note_unserved
 from keylane.router.core.lane import Lane
 from keylane.router.core.records import Arrived, Due, Gone, Grounds, Now, WaitChecked
 from keylane.router.core.repeats import Answered, repeat
-from keylane.router.core.retention import resource_due, unserved_due
+from keylane.router.core.retention import counted_due, resource_due, unserved_due
 from keylane.router.core.sessions import SESSION_TABLE
 from keylane.router.core.shape import Misshapen, checked, digests
 from keylane.router.core.transitions import (
@@ -111,6 +111,8 @@ def step_due(lane: Lane, key: bytes, now: Now) -> None:
             unserved_due(lane, id, now)
         case "resource":
             resource_due(lane, id, now)
+        case "counted":
+            counted_due(lane, id, now)
         case _:
             lane.put(Gone(key))
     dispatch(lane, now)

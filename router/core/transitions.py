@@ -8,6 +8,7 @@ from keylane.router.core.answers import refuse
 from keylane.router.core.describe import about, parties_of, party_of, said
 from keylane.router.core.endings import ask_to_stop, end, fail, lose, refuse_accepted
 from keylane.router.core.lane import Lane
+from keylane.router.core.order import note_failed
 from keylane.router.core.records import Arrived, Gone, Grounds, Now
 from keylane.router.core.resources import note_found
 from keylane.schemas.base import NULL, ErrorDetail
@@ -187,6 +188,7 @@ def attempt_failed(lane: Lane, run: Run | None, arrived: Arrived, now: Now) -> N
     """Held: this attempt did not succeed."""
     report = arrived.record
     assert run is not None and isinstance(report, Failed)
+    note_failed(lane, run)
     error = ErrorDetail(code=report.error.code[:128], message=report.error.message[:ERROR_CHARACTERS_MAX])
     if error.code == "STALE_VERSION" and run.stop is None:
         found_stale(lane, run, now, error, report.observed_version)

@@ -37,9 +37,9 @@ TOKENS_A_LOAD = 1_000
 
 INDEXES = (
     "queue", "held", "head_of", "heads", "waiting_owners", "equal", "held_by", "members_of", "deadlines_of",
-    "refused_order", "keyed",
+    "refused_order", "keyed", "counted_of",
 )  # fmt: skip
-RECORDS = ("runs", "members", "refused", "kept", "unserved", "sessions", "resources")
+RECORDS = ("runs", "members", "refused", "kept", "unserved", "sessions", "resources", "counted")
 TIMERS = ("deciding", "outcomes", "idle", "resting")
 
 

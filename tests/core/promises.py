@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from typing import Any
 
+from keylane.router.core.policy import Policy
 from keylane.schemas.conflicts import ConflictArtifact
 from keylane.schemas.events import (
     AttemptFailed,
@@ -33,9 +34,7 @@ CLASHING = ("LOCK_HELD", "STALE_VERSION", "IDEMPOTENCY_MISMATCH", "ORDER_VIOLATI
 class Judge:
     """Reads a history in order: what arrived (`saw`) and what was published (`heard`). Asserts as it goes."""
 
-    def __init__(self, lapse_ms: int, max_hold_ms: dict[str, int]) -> None:
-        self.lapse_ms = lapse_ms
-        self.max_hold_ms = max_hold_ms
+    def __init__(self, policy: Policy) -> None:
         self.live: dict[str, Granted] = {}
         self.renewed_ms: dict[int, int] = {}
         self.last_token = 0
@@ -48,6 +47,11 @@ class Judge:
         self.run_of: dict[str, str] = {}
         self.members: dict[str, list[str]] = defaultdict(list)
         self.key_of: dict[str, str | None] = {}
+        self.policy = policy
+        self.last_done: dict[str, str] = {}
+        """By resource: the last completed action, harmless ones aside."""
+        self.standing: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
+        """By owning key and action: the runs that a limit counts, with their resource."""
         self.granted_under: dict[tuple[str, str], str] = {}
         """By owning and idempotency key: the run that was granted. Judged where keys are never forgotten."""
         self.terminal: Counter[str] = Counter()
@@ -113,7 +117,9 @@ class Judge:
     def on_WorkerClosed(self, event: WorkerClosed) -> None:
         del self.sessions[event.session]
         if event.reason == "session_lapsed":
-            assert event.clock_ms >= self.beat_ms[event.session] + self.lapse_ms, "promise 7: lapsed early"
+            assert event.clock_ms >= self.beat_ms[event.session] + self.policy.session_lapse_ms, (
+                "promise 7: lapsed early"
+            )
 
     def on_Queued(self, event: Queued) -> None:
         if not event.repeat:
@@ -134,6 +140,7 @@ class Judge:
         for key in {self.key_of[id] for id in event.requests} - {None}:
             first = self.granted_under.setdefault((event.owner, key), event.run)
             assert first == event.run, f"promise 6: {event.run} was granted under the key of {first}"
+        self.judge_order(event)
         order = self.waiting[event.owner].pop(event.run)[0]
         served = {action for session in self.sessions.values() for action in session.actions}
         for run, (earlier, action, ready_ms) in self.waiting[event.owner].items():
@@ -145,6 +152,28 @@ class Judge:
         self.last_token = event.token
         self.live[event.owner] = event
         self.renewed_ms[event.token] = event.clock_ms
+
+    def judge_order(self, event: Granted) -> None:
+        """Arrival rule 5, as it is to hold whenever something is granted."""
+        wanted = self.policy.of(event.action)
+        if wanted.requires:
+            assert self.last_done.get(event.resource) in wanted.requires, "a step without the one it requires"
+        if wanted.limit is not None:
+            counted = self.standing[event.owner, event.action]
+            assert len(counted.keys() - {event.run}) < wanted.limit.count, "one more than the limit"
+            counted[event.run] = event.resource
+
+    def fails(self, grant: Granted) -> None:
+        self.standing[grant.owner, grant.action].pop(grant.run, None)
+
+    def completes(self, event: Ended) -> None:
+        if not self.policy.of(event.action).harmless:
+            self.last_done[event.resource] = event.action
+        for (owner, action), counted in self.standing.items():
+            limit = self.policy.of(action).limit
+            if owner == event.owner and limit is not None and event.action in limit.until:
+                for run in [run for run, resource in counted.items() if resource == event.resource]:
+                    del counted[run]
 
     def on_Progressed(self, event: Progressed) -> None:
         grant = self.live[self.about[event.run].owner]
@@ -161,12 +190,12 @@ class Judge:
         return grant
 
     def on_AttemptFailed(self, event: AttemptFailed) -> None:
-        self.let_go(event)
+        self.fails(self.let_go(event))
 
     def on_Lost(self, event: Lost) -> None:
         grant = self.let_go(event)
         if event.reason == "lease_expired":
-            held_until_ms = grant.clock_ms + self.max_hold_ms.get(grant.action, 10**12)
+            held_until_ms = grant.clock_ms + self.policy.of(grant.action).max_hold_ms
             until_ms = min(self.renewed_ms[event.token] + grant.lease_ms, held_until_ms)
             assert event.clock_ms >= until_ms, "promise 7: expired early"
 
@@ -189,9 +218,13 @@ class Judge:
             return
         assert event.requests == tuple(self.members[event.run]), "promise 4: the outcome is everybody's who stayed"
         assert event.requests, "a run that nobody wants has ended before"
+        if event.status == "completed":
+            self.completes(event)
         grant = self.live.get(event.owner)
         if grant is not None and grant.run == event.run:
             del self.live[event.owner]
+            if event.status != "completed" and event.error is not None:
+                self.fails(grant)
         else:
             del self.waiting[event.owner][event.run]
 

@@ -32,7 +32,7 @@ lengths = st.integers(1, 120)
 
 
 def judged(bench: Bench) -> Judge:
-    judge = Judge(bench.policy.session_lapse_ms, {"stop": 4_000})
+    judge = Judge(bench.policy)
     bench.on_input = judge.saw
     bench.on_output = judge.heard
     return judge

@@ -9,10 +9,11 @@ from typing import Any
 
 from core.bench import Bench, policy, work
 
-from keylane.router.core.policy import ActionPolicy, Bounds, Policy
+from keylane.router.core.policy import ActionPolicy, Bounds, Limit, Policy
 from keylane.schemas.codec import encode
 from keylane.schemas.requests import Decision, LockRequest, Release, Renewal, ResourceChange, SessionEnded
 
+SERVED: tuple[tuple[str, ...], ...] = ((), ("stop",), ("stop", "drain", "terminate", "look"))
 VERSIONS = ("v1", "v2", "v3")
 WAITS_MS = (1, 500, 1_000, 4_000, 10_000, 31_000, 4_000_000)
 MIXED = policy(
@@ -20,7 +21,14 @@ MIXED = policy(
     lease_ms=5_000,
     actions={
         "stop": ActionPolicy(on_conflict="supersede", stop_holder=True, lease_ms=3_000, max_hold_ms=4_000),
-        "drain": ActionPolicy(on_conflict="reject", on_conflict_with={"restart": "queue"}, coalesce_ms=20_000),
+        "drain": ActionPolicy(
+            on_conflict="reject",
+            on_conflict_with={"restart": "queue", "terminate": "queue"},
+            coalesce_ms=20_000,
+            limit=Limit(count=1, until=("restart",)),
+        ),
+        "terminate": ActionPolicy(requires=("drain", "stop"), version_required=True),
+        "look": ActionPolicy(harmless=True),
     },
 )
 TIGHT = policy(
@@ -34,7 +42,7 @@ TIGHT = policy(
 
 
 def _requests(dice: random.Random, bench: Bench, id: str, resource: str) -> list[Callable[[], Any]]:
-    action = dice.choice(["restart", "stop", "drain"])
+    action = dice.choice(["restart", "stop", "drain", "terminate", "look"])
     return [
         lambda: bench.feed(work(id, action, str(dice.randrange(2)), resource=resource)),
         lambda: bench.feed(work(id, "restart", "0", resource=resource, actor="ann")),
@@ -42,6 +50,7 @@ def _requests(dice: random.Random, bench: Bench, id: str, resource: str) -> list
         lambda: bench.feed(work(id, action, "1", resource=resource, reject_if_busy=True)),
         lambda: bench.feed(work(id, action, "2", resource=resource, idempotency_key=dice.choice("kl"))),
         lambda: bench.feed(work(id, action, "3", resource=resource, expected_version=dice.choice(VERSIONS))),
+        lambda: bench.feed(work(id, action, "4", resource=resource, requires=("drain", "stop"), expected_version="v1")),
         lambda: bench.cancel(id, resource=resource),
     ]
 
@@ -58,7 +67,7 @@ def _reports(dice: random.Random, bench: Bench) -> list[Callable[[], Any]]:
         lambda: bench.complete(id, token),
         lambda: bench.fail(id, token, code="STALE_VERSION", observed_version=dice.choice([None, *VERSIONS])),
         lambda: bench.fail(id, token, final=dice.random() < 0.3),
-        lambda: bench.join(session, "restart", *dice.choice([(), ("stop",)]), slots=2, generation=dice.randrange(3)),
+        lambda: bench.join(session, "restart", *dice.choice(SERVED), slots=2, generation=dice.randrange(3)),
         lambda: bench.beat(session, slots=dice.randrange(3)),
         lambda: bench.beat(session, slots=2, read=0),
         lambda: bench.leave(session),

@@ -20,6 +20,10 @@ lease = "2m"
 [actions.deploy]
 attempts = 2
 on_conflict = { default = "queue", rollback = "supersede" }
+version = "required"
+harmless = false
+requires = ["build"]
+limit = { count = 2, until = ["undeploy"] }
 [bounds]
 runs = 7
 """
@@ -43,6 +47,9 @@ def test_flags_stand_over_variables_over_the_file_over_defaults(tmp_path: Path) 
     assert found["defaults.attempts"] == (3, "default")
     assert found["actions.deploy.attempts"] == (2, str(file))
     assert found["actions.deploy.on_conflict"] == ({"default": "queue", "rollback": "supersede"}, str(file))
+    assert found["actions.deploy.version"] == ("required", str(file))
+    assert found["actions.deploy.requires"] == (["build"], str(file))
+    assert found["actions.deploy.limit"] == ({"count": 2, "until": ["undeploy"]}, str(file))
     assert "actions.deploy.lease" not in found, "it is that of the defaults"
     assert found["bounds.runs"] == (7, str(file)) and found["bounds.refusals"][1] == "default"
 
@@ -73,6 +80,20 @@ def test_durations_are_in_the_greatest_unit_that_is_whole(ms: int, text: str) ->
         ),
         ("[actions.deploy]\npool = 'A/B'", "actions.deploy.pool: 'A/B': lower-case"),
         ("[defaults]\nlease = '5x'", "defaults.lease: '5x' is no duration"),
+        (
+            "[actions.terminate]\nversion = 'yes'",
+            "actions.terminate.version: Invalid enum value 'yes': it can be optional, required",
+        ),
+        ("[actions.t]\nrequires = ['t']", "actions.t.requires: must name other actions"),
+        ("[actions.t]\nrequires = []", "actions.t.requires: must name other actions"),
+        ("[defaults]\nrequires = ['t']", "defaults.requires: belongs to one action"),
+        ("[actions.d]\nlimit = { count = 0, until = ['u'] }", "actions.d.limit.count: must be from 1 to 1000"),
+        ("[actions.d]\nlimit = { count = 1, until = ['d'] }", "actions.d.limit.until: must name other actions"),
+        ("[actions.d]\nlimit = { count = 1 }", "actions.d.limit: Object missing required field `until`"),
+        (
+            "[actions.d]\nlimit = { count = 1, unti = ['u'] }",
+            "actions.d.limit.unti: there is no such key: is it until?",
+        ),
         ("actions = 3", "actions: a table of tables"),
         ("[actions]\ndeploy = 3", "actions.deploy: Expected `object`"),
         ("metrics_exposed = 3", "metrics_exposed: Expected `bool`"),

@@ -8,7 +8,7 @@ in which they were minted, on the way in as on the way out.
     join SESSION ACTION,… slots= generation= pool=
     heartbeat SESSION slots= read=
     leave SESSION
-    request ID KEY ACTION [JSON] by= key= version= deadline= reject hops=
+    request ID KEY ACTION [JSON] by= key= version= requires= deadline= reject hops=
     cancel ID [KEY]
     progress RUN [JSON] token= blocked=
     complete RUN [JSON] token= version= observed=
@@ -20,6 +20,7 @@ in which they were minted, on the way in as on the way out.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from core.bench import API, Bench, work
@@ -27,7 +28,7 @@ from msgspec import Raw
 from msgspec.structs import replace
 
 from keylane.journal.partitioner import partition_of
-from keylane.router.core.policy import ActionPolicy, Policy
+from keylane.router.core.policy import ActionPolicy, Limit, Policy
 from keylane.router.core.records import Output
 from keylane.schemas import topics
 from keylane.schemas.codec import decode_request, decode_result, excerpt
@@ -37,6 +38,12 @@ from keylane.schemas.events import Event
 from keylane.schemas.items import Notice, SessionClosed, SessionOpened, WorkItem
 from keylane.schemas.requests import Cancellation
 
+SETTINGS: dict[str, Callable[[str], Any]] = {
+    "attempts": int,
+    "requires": lambda names: tuple(names.split(",")),
+    "limit": lambda text: Limit(count=int(text.split(":")[0]), until=tuple(text.split(":")[1].split(","))),
+}
+"""How the values of options are written where they are no duration; a limit is `COUNT:UNTIL,…`."""
 FLAGS: dict[str, Any] = {"yes": bool, "no": lambda _: False}
 UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000}
 UNSAID = {"seq", "clock_ms", "time", "input", "resource", "owner", "parties", "actor", "action", "session", "number"}
@@ -85,7 +92,7 @@ class Scenario:
             if f"{name}_ms" in ActionPolicy.__struct_fields__:
                 changes[f"{name}_ms"] = ms(value)
             else:
-                changes[name] = {"attempts": int}.get(name, FLAGS.get(value, str))(value)
+                changes[name] = SETTINGS.get(name, FLAGS.get(value, str))(value)
         base = self.policy.of(action or "")
         if action is None:
             self.policy = replace(self.policy, defaults=replace(base, **changes))
@@ -125,6 +132,7 @@ class Scenario:
                 "".join(payload) or "null",
                 resource=key,
                 actor=options.get("by", ""),
+                requires=tuple(options["requires"].split(",")) if "requires" in options else (),
                 idempotency_key=options.get("key"),
                 expected_version=options.get("version"),
                 deadline_ms=ms(options["deadline"]) if "deadline" in options else None,

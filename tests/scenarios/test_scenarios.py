@@ -34,6 +34,7 @@ SCENARIOS = [
     pytest.param("rollback_against_hotfix", marks=[row("S0.4"), row("S4.4"), row("S1.9")]),
     pytest.param("worker_finds_another_version", marks=[row("S0.4")]),
     pytest.param("harmless"),
+    pytest.param("terminate_after_drain", marks=[row("S4.2")]),
     pytest.param("idempotency_key", marks=[row("S1.5")]),
 ]
 
