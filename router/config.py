@@ -19,6 +19,8 @@ from msgspec.structs import replace
 from keylane.router.actions import CHOICES, ActionTable, LimitTable, check_pool, policy_of
 from keylane.router.core.policy import ActionPolicy, Bounds, Policy
 from keylane.router.durations import Duration, milliseconds
+from keylane.schemas.metadata import ScopeRule
+from keylane.schemas.scopes import Scopes
 
 FILE_NAME = "keylane.toml"
 PARTITIONS_MAX = 1_024
@@ -40,6 +42,7 @@ class Settings(Struct, kw_only=True, forbid_unknown_fields=True):
     defaults: ActionTable = msgspec.field(default_factory=ActionTable)
     actions: dict[str, ActionTable] = {}
     bounds: Bounds = Bounds()
+    scopes: list[ScopeRule] = []
     metrics: str | None = None
     metrics_exposed: bool = False
     replication_factor: int | None = None
@@ -53,6 +56,8 @@ class Config(Struct, frozen=True, kw_only=True):
     """None where neither file, environment nor flag names one."""
     partitions: int
     policy: Policy
+    scopes: tuple[ScopeRule, ...] = ()
+    """Checked: `Scopes` takes them."""
     metrics: str | None = None
     """HOST:PORT of `/metrics`, `/healthz` and `/readyz`; None: not served."""
     metrics_exposed: bool = False
@@ -78,7 +83,7 @@ def load_config(file: Path | None, environ: Mapping[str, str], flags: Mapping[st
     try:
         return _config(settings)
     except ValueError as error:  # it begins with the key
-        raise BadConfig(f"{origins.get(re.split('[.: ]', str(error))[0], 'configuration')}: {error}") from None
+        raise BadConfig(f"{_place(str(error), origins)}: {error}") from None
 
 
 def read_settings(found: Mapping[str, Any], origins: Mapping[str, str]) -> Settings:
@@ -89,6 +94,12 @@ def read_settings(found: Mapping[str, Any], origins: Mapping[str, str]) -> Setti
         raise BadConfig(f"{origins['actions']}: actions: a table of tables, as in [actions.restart]")
     actions = {name: _converted(table, ActionTable, f"actions.{name}", origins) for name, table in tables.items()}
     return replace(whole, actions=actions)
+
+
+def _place(said: str, origins: Mapping[str, str]) -> str:
+    """Where the key is set that `said` begins with."""
+    key = KEY.match(said)
+    return origins.get(key[0], "configuration") if key else "configuration"
 
 
 T = TypeVar("T", bound=Struct)
@@ -103,17 +114,18 @@ def _converted(value: object, kind: type[T], prefix: str, origins: Mapping[str, 
             said = PLACE.sub("", said)
             path = f"{prefix}.{place[1]}".strip(".").replace("[...]", ".*")
         if unknown := UNKNOWN_KEY.search(said):
-            known: type = TABLES.get(path.split(".")[-1], kind)
+            known: type = TABLES.get(path.split("[")[0].split(".")[-1], kind)
             near = difflib.get_close_matches(unknown[1], [each.name for each in msgspec.structs.fields(known)], n=1)
             said = f"there is no such key{f': is it {near[0]}?' if near else ''}"
             path = f"{path}.{unknown[1]}".strip(".")
         elif "enum" in said:
             choices = next(CHOICES[name] for name in path.split(".") if name in CHOICES)
             said += f": it can be {', '.join(get_args(choices))}"
-        raise BadConfig(f"{origins.get(path.split('.')[0], 'configuration')}: {path}: {said}") from None
+        raise BadConfig(f"{_place(path, origins)}: {path}: {said}") from None
 
 
-TABLES: dict[str, type] = {"defaults": ActionTable, "bounds": Bounds, "limit": LimitTable}
+TABLES: dict[str, type] = {"defaults": ActionTable, "bounds": Bounds, "limit": LimitTable, "scopes": ScopeRule}
+KEY = re.compile(r"\w+")
 PLACE = re.compile(r" - at `\$\.?([^`]*)`")
 UNKNOWN_KEY = re.compile(r"Object contains unknown field `(.*)`")
 
@@ -172,6 +184,7 @@ def _config(settings: Settings) -> Config:
     for name, bound in msgspec.structs.asdict(settings.bounds).items():
         if bound < 1:
             raise ValueError(f"bounds.{name}: must be at least 1")
+    Scopes(settings.scopes)
     retention_ms = milliseconds("retention", settings.retention)
     policy = Policy(
         defaults=defaults,
@@ -187,6 +200,7 @@ def _config(settings: Settings) -> Config:
         url=settings.url,
         partitions=settings.partitions,
         policy=policy,
+        scopes=tuple(settings.scopes),
         metrics=settings.metrics,
         metrics_exposed=settings.metrics_exposed,
         replication_factor=replicas,

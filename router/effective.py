@@ -46,6 +46,8 @@ def effective(file: Path | None, environ: Mapping[str, str], flags: Mapping[str,
     yield from _action("defaults", policy.defaults, found.get("defaults", {}), str(file), all_keys=True)
     for name, table in found.get("actions", {}).items():
         yield from _action(f"actions.{name}", policy.of(name), table, str(file), all_keys=False)
+    for place, rule in enumerate(config.scopes):
+        yield Setting(f"scopes[{place}]", {"match": rule.match, "owner": rule.owner}, str(file))
     for name, bound in msgspec.structs.asdict(policy.bounds).items():
         yield Setting(f"bounds.{name}", bound, str(file) if name in found.get("bounds", {}) else DEFAULT)
 

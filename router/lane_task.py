@@ -42,6 +42,7 @@ class LaneTask:
         loaded: Callable[[int], None],
         meter: LaneMeter,
         clocks: Clocks = REAL,
+        owner_of: Callable[[str], str] = str,
     ) -> None:
         self.partition = partition
         self.halted: str | None = None
@@ -56,6 +57,7 @@ class LaneTask:
         self._membership = membership
         self._policy = policy
         self._place = place
+        self._owner_of = owner_of
         self._token_floor = token_floor
         self._loaded = loaded
         self._clocks = clocks
@@ -133,7 +135,7 @@ class LaneTask:
                 log.exception("lane %d: its session could not be closed", self.partition)
 
     async def _take_turns(self, session: LaneSession) -> None:
-        lane = Lane(self.partition, self._policy, self._place)
+        lane = Lane(self.partition, self._policy, self._place, self._owner_of)
         load(lane, await session.load(), self._token_floor, self._clocks.wall_us)
         positions = await session.seek(lane.own.positions)
         log.info(

@@ -22,6 +22,7 @@ from keylane.router.setup import prepare
 from keylane.router.turn import INPUTS
 from keylane.schemas import topics
 from keylane.schemas.metadata import Metadata
+from keylane.schemas.scopes import Scopes
 from keylane.telemetry.build import process_registry
 from keylane.telemetry.listener import listening
 from keylane.telemetry.pulse import Pulse
@@ -102,6 +103,7 @@ class Router:
         self._membership = membership
         self._config = config
         self._metadata = metadata
+        self._scopes = Scopes(metadata.scopes)
         self._metrics = metrics
         self._ready: Callable[[], None] | None = ready
         self._clocks = clocks
@@ -198,6 +200,7 @@ class Router:
                 self._loaded,
                 LaneMeter(self._metrics, partition, INPUTS),
                 self._clocks,
+                self._scopes.owner_of,
             )
             self._lanes[partition] = lane
             tasks.start_soon(lane.run, name=f"lane {partition}")

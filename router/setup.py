@@ -59,7 +59,8 @@ async def prepare(journal: Journal, config: Config) -> Metadata:
 
 async def pin(journal: Journal, config: Config) -> Metadata:
     """Write down what orders, where nothing is pinned yet. Raises `BadConfig` where another pinned something else."""
-    await journal.append([Record(topics.METADATA, 0, METADATA_KEY, encode(Metadata(partitions=config.partitions)))])
+    first = Metadata(partitions=config.partitions, scopes=config.scopes)
+    await journal.append([Record(topics.METADATA, 0, METADATA_KEY, encode(first))])
     # Two may have pinned at once: the last record holds for both.
     pinned = await read_metadata(journal)
     assert pinned is not None
@@ -69,12 +70,14 @@ async def pin(journal: Journal, config: Config) -> Metadata:
 
 def check_pinned(pinned: Metadata, config: Config) -> None:
     """Raises `BadConfig` where this configuration would order differently from what is pinned."""
-    wanted = Metadata(partitions=config.partitions, token_floor=pinned.token_floor)
+    wanted = Metadata(partitions=config.partitions, scopes=config.scopes, token_floor=pinned.token_floor)
     if pinned != wanted:
+        same = len(pinned.scopes) == len(wanted.scopes) and pinned.scopes != wanted.scopes
+        other = ", which are other ones" if same else ""
         raise BadConfig(
             f"this journal is pinned to {pinned.partitions} partitions, hash {pinned.hash}, "
             f"{len(pinned.scopes)} scope rules{', changing' if pinned.changing else ''}; this router has "
-            f"{wanted.partitions}, {wanted.hash} and {len(wanted.scopes)}: set the same or use another journal"
+            f"{wanted.partitions}, {wanted.hash} and {len(wanted.scopes)}{other}: set the same or use another journal"
         )
 
 

@@ -40,6 +40,7 @@ from keylane.schemas.base import ErrorDetail
 from keylane.schemas.codec import Undecodable
 from keylane.schemas.events import WorkerClosed
 from keylane.schemas.items import SessionClosed
+from keylane.schemas.keys import BadKey
 from keylane.schemas.requests import (
     Cancellation,
     Decision,
@@ -145,11 +146,11 @@ def _command(lane: Lane, arrived: Arrived, request: Request, now: Now) -> None:
     """Rules 1 and 2, the right partition, and the run whose row of the table applies."""
     try:
         request = checked(request, lane.policy.bounds.run_bytes)
+        owner = "" if isinstance(request, SessionEnded) else _owner_of(lane, request.resource)
         digest, payload_digest = digests(request)
     except Misshapen as wrong:
         _misshapen(lane, arrived, request.id, wrong, now)
         return
-    owner = "" if isinstance(request, SessionEnded) else lane.owner_of(request.resource)
     arrived = replace(arrived, record=request, digest=digest, payload_digest=payload_digest, owner=owner)
     if not isinstance(request, SessionEnded):
         partition = lane.place(owner)
@@ -167,6 +168,14 @@ def _command(lane: Lane, arrived: Arrived, request: Request, now: Now) -> None:
     # In another lane it would be unknown too: what an id finds must not hang on where resources happen to lie.
     is_other = run is not None and not isinstance(request, SessionEnded) and run.resource != request.resource
     _meet(lane, None if is_other else run, arrived, now)
+
+
+def _owner_of(lane: Lane, resource: str) -> str:
+    """Raises `Misshapen` where the scope rules make no key of it."""
+    try:
+        return lane.owner_of(resource)
+    except BadKey as error:
+        raise Misshapen("BAD_KEY", f"resource: {error}") from None
 
 
 def _undecodable(lane: Lane, arrived: Arrived, record: Undecodable, now: Now) -> None:

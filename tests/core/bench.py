@@ -5,7 +5,7 @@ Nothing here decides or checks anything; every change goes through the core's ow
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from msgspec import Raw
@@ -22,8 +22,10 @@ from keylane.schemas.base import ErrorDetail
 from keylane.schemas.codec import Undecodable, decode_state, encode
 from keylane.schemas.conflicts import ConflictArtifact
 from keylane.schemas.events import Event
+from keylane.schemas.metadata import ScopeRule
 from keylane.schemas.requests import Cancellation, Request, WorkRequest
 from keylane.schemas.results import Completed, Failed, Progress, Result, WorkerHeartbeat, WorkerJoined, WorkerLeft
+from keylane.schemas.scopes import Scopes
 from keylane.schemas.state import Run
 
 T = TypeVar("T")
@@ -60,7 +62,10 @@ def image(lane: Lane) -> dict[str, Any]:
 class Bench:
     """One lane, its inputs' end, and everything that it has published."""
 
-    def __init__(self, policy: Policy | None = None, partition: int = 0, partitions: int = 1) -> None:
+    def __init__(
+        self, policy: Policy | None = None, partition: int = 0, partitions: int = 1, scopes: Sequence[ScopeRule] = ()
+    ) -> None:
+        self.scopes = Scopes(scopes)
         self.policy = policy or Policy()
         self.partition = partition
         self.partitions = partitions
@@ -81,7 +86,7 @@ class Bench:
 
     def _loaded(self) -> Lane:
         """A lane made of what has been stored so far, and of nothing else."""
-        lane = Lane(self.partition, self.policy, self._place)
+        lane = Lane(self.partition, self.policy, self._place, self.scopes.owner_of)
         for value in self.stored.values():
             record = decode_state(value)
             assert not isinstance(record, Undecodable)

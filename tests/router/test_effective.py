@@ -24,6 +24,9 @@ version = "required"
 harmless = false
 requires = ["build"]
 limit = { count = 2, until = ["undeploy"] }
+[[scopes]]
+match = "k8s://{c}/pods/{ns}/{app}/{pod}"
+owner = "k8s://{c}/deployments/{ns}/{app}"
 [bounds]
 runs = 7
 """
@@ -50,6 +53,7 @@ def test_flags_stand_over_variables_over_the_file_over_defaults(tmp_path: Path) 
     assert found["actions.deploy.version"] == ("required", str(file))
     assert found["actions.deploy.requires"] == (["build"], str(file))
     assert found["actions.deploy.limit"] == ({"count": 2, "until": ["undeploy"]}, str(file))
+    assert found["scopes[0]"][0]["owner"] == "k8s://{c}/deployments/{ns}/{app}"
     assert "actions.deploy.lease" not in found, "it is that of the defaults"
     assert found["bounds.runs"] == (7, str(file)) and found["bounds.refusals"][1] == "default"
 
@@ -94,6 +98,9 @@ def test_durations_are_in_the_greatest_unit_that_is_whole(ms: int, text: str) ->
             "[actions.d]\nlimit = { count = 1, unti = ['u'] }",
             "actions.d.limit.unti: there is no such key: is it until?",
         ),
+        ("[[scopes]]\nmatch = 'x://{a}'\nowner = 'y://{b}'", "scopes[0].owner: {b} is not in match"),
+        ("[[scopes]]\nmatch = 'x://{a}'\nownr = 'y://{a}'", "scopes[0].ownr: there is no such key: is it owner?"),
+        ("[[scopes]]\nmatch = 'x://{a}'", "scopes[0]: Object missing required field `owner`"),
         ("actions = 3", "actions: a table of tables"),
         ("[actions]\ndeploy = 3", "actions.deploy: Expected `object`"),
         ("metrics_exposed = 3", "metrics_exposed: Expected `bool`"),

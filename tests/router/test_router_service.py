@@ -57,6 +57,14 @@ async def test_a_router_that_would_order_differently_does_not_start(journal: Mem
         await prepare(journal, config())
 
 
+async def test_the_scope_rules_of_the_first_router_are_pinned(journal: MemoryJournal) -> None:
+    rules = (ScopeRule(match="x://{a}/{b}", owner="x://{a}"),)
+    scoped = Config(url="memory://x", partitions=2, policy=Policy(), scopes=rules)
+    assert (await prepare(journal, scoped)).scopes == rules
+    with pytest.raises(BadConfig, match="1 scope rules"):
+        await prepare(journal, config())
+
+
 async def test_a_router_that_differs_creates_no_topic(journal: MemoryJournal) -> None:
     await prepare(journal, config())
     before = set(journal.log.specs)

@@ -4,6 +4,7 @@ A line is a verb, its words, then `name=value` options. Durations are like `5s`.
 in which they were minted, on the way in as on the way out.
 
     config on_conflict=reject action=deploy        the policy of all actions, or of one; before anything else
+    scope MATCH OWNER                              a scope rule; before anything else, too
     lane of KEY in N                               the lane is that of this key, of N partitions
     join SESSION ACTION,… slots= generation= pool=
     heartbeat SESSION slots= read=
@@ -36,6 +37,7 @@ from keylane.schemas.conflicts import ConflictArtifact
 from keylane.schemas.deadletters import DeadLetter
 from keylane.schemas.events import Event
 from keylane.schemas.items import Notice, SessionClosed, SessionOpened, WorkItem
+from keylane.schemas.metadata import ScopeRule
 from keylane.schemas.requests import Cancellation
 
 SETTINGS: dict[str, Callable[[str], Any]] = {
@@ -67,6 +69,7 @@ class Scenario:
 
     def __init__(self) -> None:
         self.policy = Policy()
+        self.scopes: list[ScopeRule] = []
         self.bench = Bench(self.policy)
         self.tokens: list[int] = []
         self.offsets = 0
@@ -98,11 +101,15 @@ class Scenario:
             self.policy = replace(self.policy, defaults=replace(base, **changes))
         else:
             self.policy = replace(self.policy, actions=self.policy.actions | {action: replace(base, **changes)})
-        self.bench = Bench(self.policy)
+        self.bench = Bench(self.policy, scopes=self.scopes)
+
+    def do_scope(self, plain: list[str], options: dict[str, str]) -> None:
+        self.scopes.append(ScopeRule(match=plain[0], owner=plain[1]))
+        self.bench = Bench(self.policy, scopes=self.scopes)
 
     def do_lane(self, plain: list[str], options: dict[str, str]) -> None:
         _, key, _, partitions = plain
-        self.bench = Bench(self.policy, partition_of(key.encode(), int(partitions)), int(partitions))
+        self.bench = Bench(self.policy, partition_of(key.encode(), int(partitions)), int(partitions), self.scopes)
 
     def do_join(self, plain: list[str], options: dict[str, str]) -> None:
         session, actions = plain

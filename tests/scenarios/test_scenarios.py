@@ -12,7 +12,7 @@ HERE = Path(__file__).parent
 row = pytest.mark.requirement
 
 SCENARIOS = [
-    pytest.param("same_work", marks=[row("M.2")]),
+    pytest.param("same_work", marks=[row("M.2"), row("S4.4")]),
     pytest.param("one_worker_owns", marks=[row("M.1")]),
     pytest.param("two_changes_wait", marks=[row("S0.1"), row("S0.2"), row("S0.3")]),
     pytest.param("two_changes_reject", marks=[row("S0.2"), row("S2.1"), row("M.3")]),
@@ -34,6 +34,8 @@ SCENARIOS = [
     pytest.param("rollback_against_hotfix", marks=[row("S0.4"), row("S4.4"), row("S1.9")]),
     pytest.param("worker_finds_another_version", marks=[row("S0.4")]),
     pytest.param("harmless"),
+    pytest.param("two_drains", marks=[row("S4.4")]),
+    pytest.param("scope_rules", marks=[row("S1.2")]),
     pytest.param("terminate_after_drain", marks=[row("S4.2")]),
     pytest.param("idempotency_key", marks=[row("S1.5")]),
 ]
