@@ -249,6 +249,7 @@ UNCOUNTED = {
     said.Progressed,
     said.StopAsked,
     said.CancellationKept,
+    said.Changed,
     said.SentOn,
     said.WorkerOpened,
     said.WorkerClosed,

@@ -19,6 +19,10 @@ Status = Literal["completed", "failed", "cancelled", "superseded", "rejected", "
 LostReason = Literal["lease_expired", "session_lapsed", "session_left", "session_replaced"]
 
 
+ChangeEffect = Literal["applied", "known", "older", "repeated"]
+"""`known`: it is the version that the lane knows. `older`: its source has told of a later one."""
+
+
 class Party(Schema, frozen=True, kw_only=True):
     """One side of a conflict. `at_ms` is lane time of its acceptance."""
 
@@ -251,6 +255,24 @@ class Ended(Event, frozen=True, kw_only=True):
     parties: tuple[Party, ...] = ()
 
 
+class Changed(Event, frozen=True, kw_only=True):
+    """A change made outside keylane is on the record. `change` is the id of the ResourceChange that told of it."""
+
+    change: str
+    resource: str
+    owner: str
+    version: str | None
+    """None: nobody said."""
+    by: str
+    what: str
+    at: str | None = None
+    source: str = ""
+    sequence: int | None = None
+    effect: ChangeEffect
+    previous: str | None = None
+    """The version that was known until then."""
+
+
 class SentOn(Event, frozen=True, kw_only=True):
     """A command that had come to the wrong partition was published again on the right one."""
 
@@ -307,6 +329,7 @@ AnyEvent = (
     | Withdrawn
     | CancellationKept
     | Ended
+    | Changed
     | SentOn
     | WorkerOpened
     | WorkerClosed

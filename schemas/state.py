@@ -208,6 +208,14 @@ class Resource(Schema, frozen=True, kw_only=True):
     forget_ms: int
     version: str | None = None
     """The current version, as far as the lane knows."""
+    changed_order: int = 0
+    """Of the newest change made outside, its id, and who made it."""
+    change: str = ""
+    changed_by: str = ""
+    changes: tuple[str, ...] = ()
+    """The ids of the newest changes that were told: one that is told again changes nothing."""
+    sources: dict[str, int] = msgspec.field(default_factory=dict)
+    """By source, latest last: the highest sequence that it has told of."""
     superseded: tuple[str, ...] = ()
     """The newest of the versions that are known to be current no more, oldest first."""
 

@@ -29,11 +29,13 @@ def joinable(lane: Lane, request: WorkRequest, payload_digest: str, now: Now) ->
 
 
 def _unchanged_since(lane: Lane, run: Run) -> bool:
-    """Whether no other run has completed on the resource since this one was first granted."""
+    """Whether the resource is as this run found it or made it, as far as the lane knows."""
     resource = lane.resources.get(run.resource)
-    if resource is None or resource.completed_run == run.id:
+    if resource is None:
         return True
-    return run.granted_order is not None and resource.completed_order < run.granted_order
+    if run.granted_order is None or resource.changed_order > run.granted_order:
+        return False
+    return resource.completed_run == run.id or resource.completed_order < run.granted_order
 
 
 def join(lane: Lane, arrived: Arrived, request: WorkRequest, run: str, order: int, now: Now) -> None:

@@ -10,7 +10,7 @@ from keylane.router.core.lane import Lane
 from keylane.router.core.records import Arrived, Now
 from keylane.schemas.events import Party
 from keylane.schemas.requests import WorkRequest
-from keylane.schemas.state import Member, Run
+from keylane.schemas.state import Member, Resource, Run
 
 SAID_CHARACTERS_MAX = 512
 
@@ -62,6 +62,19 @@ def asker(arrived: Arrived, request: WorkRequest, now: Now) -> Party:
         version=request.expected_version,
         at_ms=now.clock_ms,
     )
+
+
+def last_to_change(lane: Lane, resource: Resource) -> tuple[Party, ...]:
+    """Whoever changed the resource last, as a side of a conflict: a run, or somebody outside."""
+    if is_changed_outside(resource):
+        return (Party(request=resource.change, actor=resource.changed_by, version=resource.version),)
+    by = lane.runs.get(resource.completed_run)
+    return () if by is None else (party_of(by),)
+
+
+def is_changed_outside(resource: Resource) -> bool:
+    """Whether the last change was made outside, so that no step is the last thing done."""
+    return resource.changed_order > resource.completed_order
 
 
 def parties_of(lane: Lane, run: Run) -> tuple[Party, ...]:

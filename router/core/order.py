@@ -5,7 +5,7 @@ A limit counts what was granted, and outlasts the work: two drains one after the
 
 from __future__ import annotations
 
-from keylane.router.core.describe import asker, party_of
+from keylane.router.core.describe import asker, is_changed_outside, last_to_change
 from keylane.router.core.lane import Lane
 from keylane.router.core.records import Arrived, Gone, Grounds, Now
 from keylane.schemas.events import Party
@@ -29,22 +29,20 @@ def out_of_order(lane: Lane, key: str, action: str, requires: tuple[str, ...]) -
     if not needed:
         return None
     resource = lane.resources.get(key)
-    last = "" if resource is None else resource.completed_action
+    if resource is None or is_changed_outside(resource):
+        last, came = "", "nothing is known to have come" if resource is None else "it was changed outside since"
+    else:
+        last = resource.completed_action
+        came = f"the last was {last}"
     missing = next((names for names in needed if last not in names), None)
-    if resource is None or missing is None:
-        return None if missing is None else Grounds("ORDER_VIOLATION", _comes_first(missing, last))
-    by = lane.runs.get(resource.completed_run)
+    if missing is None:
+        return None
     return Grounds(
         "ORDER_VIOLATION",
-        _comes_first(missing, last),
-        known_version=resource.version,
-        parties=() if by is None else (party_of(by),),
+        f"{' or '.join(missing)} must come first; {came}",
+        known_version=None if resource is None else resource.version,
+        parties=() if resource is None else last_to_change(lane, resource),
     )
-
-
-def _comes_first(missing: tuple[str, ...], last: str) -> str:
-    came = f"the last was {last}" if last else "nothing is known to have come"
-    return f"{' or '.join(missing)} must come first; {came}"
 
 
 def over_limit(lane: Lane, owner: str, action: str, run: str) -> Grounds | None:

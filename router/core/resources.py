@@ -11,9 +11,13 @@ from keylane.router.core.lane import Lane
 from keylane.router.core.order import lift
 from keylane.router.core.records import Now
 from keylane.router.core.shape import VERSION_CHARACTERS_MAX
+from keylane.schemas.events import ChangeEffect
+from keylane.schemas.requests import ResourceChange
 from keylane.schemas.state import Resource, Run
 
 SUPERSEDED_KEPT = 16
+CHANGES_KEPT = 16
+SOURCES_KEPT = 16
 
 
 def known(lane: Lane, key: str) -> Resource:
@@ -24,11 +28,12 @@ def known(lane: Lane, key: str) -> Resource:
 
 
 def changed_since(lane: Lane, done: Run) -> str | None:
-    """What has changed the resource since the run ended: the id of a run."""
+    """What has changed the resource since the run ended: the id of a run, or of a change made outside."""
     resource = lane.resources.get(done.resource)
-    if resource is None or done.ended_order is None or resource.completed_order <= done.ended_order:
+    if resource is None or done.ended_order is None:
         return None
-    return resource.completed_run
+    newest = max((resource.completed_order, resource.completed_run), (resource.changed_order, resource.change))
+    return newest[1] if newest[0] > done.ended_order else None
 
 
 def note_completed(
@@ -52,6 +57,37 @@ def note_completed(
     lift(lane, run.resource, run.action)
 
 
+def effect_of(resource: Resource, change: ResourceChange) -> ChangeEffect:
+    """What the change means for what is known."""
+    if change.id in resource.changes:
+        return "repeated"
+    if change.sequence is not None and change.sequence <= resource.sources.get(change.source, -1):
+        return "older"
+    return "known" if change.version and change.version == resource.version else "applied"
+
+
+def note_changed(lane: Lane, change: ResourceChange, effect: ChangeEffect, now: Now, order: int) -> None:
+    """A change made outside: the version that it names is current, and no step is the last thing done any more."""
+    resource = known(lane, change.resource)
+    sources = dict(resource.sources)
+    if change.sequence is not None:
+        highest = max(change.sequence, sources.pop(change.source, change.sequence))
+        sources[change.source] = highest
+        if len(sources) > SOURCES_KEPT:
+            del sources[next(iter(sources))]
+    resource = replace(resource, changes=(*resource.changes, change.id)[-CHANGES_KEPT:], sources=sources)
+    if effect == "applied":
+        resource = replace(
+            _versions(resource, (resource.version,), (change.version,)),
+            changed_order=order,
+            change=change.id,
+            changed_by=change.by,
+        )
+    keep(lane, resource, now, 0)
+    if effect in ("applied", "known"):
+        lift(lane, change.resource, change.what)
+
+
 def note_found(lane: Lane, run: Run, now: Now, observed_version: str) -> None:
     """A worker looked, and the resource was not what its run was decided on."""
     resource = known(lane, run.resource)
@@ -61,7 +97,8 @@ def note_found(lane: Lane, run: Run, now: Now, observed_version: str) -> None:
 def keep(lane: Lane, resource: Resource, now: Now, waits_ms: int) -> None:
     """Put the record, with the time after which it is forgotten where nothing happens: a retry may wait `waits_ms`."""
     policy = lane.policy
-    matters = resource.version is not None or resource.superseded or resource.completed_action in lane.steps
+    has_versions = resource.version is not None or resource.superseded
+    matters = has_versions or resource.changes or resource.completed_action in lane.steps
     lasts_ms = policy.resource_retention_ms if matters else 0
     # Kept longer where an earlier run of the same resource still waits to be retried by then (`retention`).
     lane.put(replace(resource, forget_ms=now.clock_ms + max(lasts_ms, waits_ms + policy.retention_ms)))

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from keylane.schemas.base import NULL
 from keylane.schemas.keys import BadKey, canonical_key
 from keylane.schemas.refusals import Code
-from keylane.schemas.requests import Cancellation, Decision, Request, SessionEnded, WorkRequest
+from keylane.schemas.requests import Cancellation, Decision, Request, ResourceChange, SessionEnded, WorkRequest
 
 NAME_CHARACTERS_MAX = 128
 ACTOR_CHARACTERS_MAX = 256
@@ -44,6 +44,8 @@ def checked(request: Request, run_bytes_max: int) -> Request:
         raise Misshapen("BAD_RECORD", f"actor: longer than {ACTOR_CHARACTERS_MAX} characters")
     if isinstance(request, Cancellation | Decision):
         _name("request", request.request)
+    if isinstance(request, ResourceChange):
+        _change(request)
     if isinstance(request, WorkRequest):
         _work(request, run_bytes_max)
     return request if resource == request.resource else replace(request, resource=resource)
@@ -65,6 +67,15 @@ def _work(request: WorkRequest, run_bytes_max: int) -> None:
         raise Misshapen("BAD_RECORD", f"{LATER[0]}: this router has no rule for it yet; send the request without it")
     if len(memoryview(request.payload)) > run_bytes_max:
         raise Misshapen("TOO_LARGE", f"payload: more than {run_bytes_max} bytes")
+
+
+def _change(change: ResourceChange) -> None:
+    _name("by", change.by, ACTOR_CHARACTERS_MAX)
+    _name("what", change.what)
+    if change.version:  # empty: it is not known
+        _name("version", change.version, VERSION_CHARACTERS_MAX)
+    if max(len(change.source), len(change.at or "")) > NAME_CHARACTERS_MAX:
+        raise Misshapen("BAD_RECORD", f"source, at: at most {NAME_CHARACTERS_MAX} characters")
 
 
 def _name(field: str, text: str, most: int = NAME_CHARACTERS_MAX) -> None:

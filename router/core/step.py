@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from keylane.router.core.answers import refuse, send_on, set_aside
 from keylane.router.core.arrival import arrive, attach, meets
+from keylane.router.core.changes import changed, recheck, tell_holder
 from keylane.router.core.dispatch import dispatch
 from keylane.router.core.endings import end, note_unserved
 from keylane.router.core.lane import Lane
@@ -71,7 +72,7 @@ TABLE: dict[type, tuple[Cell, Cell, Cell, Cell, Cell]] = {
     Completed:      (fence,      impossible, impossible, complete,       ignore),
     Release:        (fence,      impossible, impossible, not_yet,        impossible),
     Failed:         (fence,      impossible, impossible, attempt_failed, impossible),
-    ResourceChange: (not_yet,    not_yet,    not_yet,    not_yet,        not_yet),
+    ResourceChange: (impossible, recheck,    ignore,     tell_holder,    impossible),
     SessionEnded:   (not_yet,    not_yet,    not_yet,    not_yet,        not_yet),
     WaitChecked:    (ignore,     impossible, ignore,     ignore,         ignore),
     Due:            (impossible, ripen,      impossible, expire,         forget),
@@ -161,6 +162,10 @@ def _command(lane: Lane, arrived: Arrived, request: Request, now: Now) -> None:
         found = meets(lane, arrived, request, now)
         if not isinstance(found, Answered):
             _meet(lane, found, arrived, now)
+        return
+    if isinstance(request, ResourceChange):
+        for each in changed(lane, arrived, request, now):
+            _meet(lane, each, arrived, now)
         return
     named = request.request if isinstance(request, Cancellation | Decision) else ""
     member = lane.member(named)

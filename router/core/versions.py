@@ -6,7 +6,7 @@ check decides (`Item.expect`).
 
 from __future__ import annotations
 
-from keylane.router.core.describe import asker, party_of
+from keylane.router.core.describe import asker, last_to_change
 from keylane.router.core.lane import Lane
 from keylane.router.core.records import Arrived, Grounds, Now
 from keylane.schemas.requests import WorkRequest
@@ -23,15 +23,14 @@ def outdated(lane: Lane, arrived: Arrived, request: WorkRequest, now: Now) -> Gr
 
 
 def stale(lane: Lane, key: str, expected: str | None) -> Grounds | None:
-    """Why what was decided on `expected` no longer holds. The other side is whoever completed last."""
+    """Why what was decided on `expected` no longer holds. The other side is whoever changed it last."""
     resource = lane.resources.get(key)
     if resource is None or expected not in resource.superseded:
         return None
-    by = lane.runs.get(resource.completed_run)
     return Grounds(
         "STALE_VERSION",
         f"{expected} is superseded" + ("" if resource.version is None else f": it is {resource.version} now"),
         expected_version=expected,
         known_version=resource.version,
-        parties=() if by is None else (party_of(by),),
+        parties=last_to_change(lane, resource),
     )

@@ -23,7 +23,7 @@ from keylane.schemas.codec import Undecodable, decode_state, encode
 from keylane.schemas.conflicts import ConflictArtifact
 from keylane.schemas.events import Event
 from keylane.schemas.metadata import ScopeRule
-from keylane.schemas.requests import Cancellation, Request, WorkRequest
+from keylane.schemas.requests import Cancellation, Request, ResourceChange, WorkRequest
 from keylane.schemas.results import Completed, Failed, Progress, Result, WorkerHeartbeat, WorkerJoined, WorkerLeft
 from keylane.schemas.scopes import Scopes
 from keylane.schemas.state import Run
@@ -176,6 +176,11 @@ class Bench:
 
     def cancel(self, request: str, resource: str = API, id: str | None = None) -> list[Output]:
         return self.feed(Cancellation(id=id or f"c-{request}", resource=resource, request=request, actor="boss"))
+
+    def change(self, version: str, resource: str = API, **fields: Any) -> list[Output]:
+        """Somebody changed the resource outside keylane."""
+        fields = {"id": f"change-{self.offset}", "by": "ann", "what": "edit"} | fields
+        return self.feed(ResourceChange(resource=resource, version=version, **fields))
 
     def join(self, session: str, *actions: str, slots: int = 1, generation: int = 1, **fields: Any) -> list[Output]:
         """Joins and, once it is opened, sends the first heartbeat: nothing is granted before that."""

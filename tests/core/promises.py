@@ -9,6 +9,7 @@ from keylane.router.core.policy import Policy
 from keylane.schemas.conflicts import ConflictArtifact
 from keylane.schemas.events import (
     AttemptFailed,
+    Changed,
     Coalesced,
     DeadLettered,
     Ended,
@@ -163,16 +164,25 @@ class Judge:
             assert len(counted.keys() - {event.run}) < wanted.limit.count, "one more than the limit"
             counted[event.run] = event.resource
 
+    def on_Changed(self, event: Changed) -> None:
+        if event.effect == "applied":
+            self.last_done.pop(event.resource, None)
+        if event.effect in ("applied", "known"):
+            self.lifts(event.what, event.owner, event.resource)
+
     def fails(self, grant: Granted) -> None:
         self.standing[grant.owner, grant.action].pop(grant.run, None)
 
     def completes(self, event: Ended) -> None:
         if not self.policy.of(event.action).harmless:
             self.last_done[event.resource] = event.action
+        self.lifts(event.action, event.owner, event.resource)
+
+    def lifts(self, what: str, of: str, resource: str) -> None:
         for (owner, action), counted in self.standing.items():
             limit = self.policy.of(action).limit
-            if owner == event.owner and limit is not None and event.action in limit.until:
-                for run in [run for run, resource in counted.items() if resource == event.resource]:
+            if owner == of and limit is not None and what in limit.until:
+                for run in [run for run, its in counted.items() if its == resource]:
                     del counted[run]
 
     def on_Progressed(self, event: Progressed) -> None:

@@ -24,7 +24,6 @@ from keylane.schemas.requests import (
     Release,
     Renewal,
     Request,
-    ResourceChange,
     SessionEnded,
 )
 from keylane.schemas.results import Completed, Failed, Progress, Result
@@ -37,7 +36,7 @@ REACHED = {
     "Cancellation": {"Unknown", "Waiting", "Held", "Done"},
     "Decision": {"Unknown", "Waiting", "Held", "Done"},
     "LockRequest": {"Unknown"},
-    "ResourceChange": {"Unknown"},
+    "ResourceChange": {"Waiting", "Held"},
     "SessionEnded": {"Unknown"},
     "Progress": {"Unknown", "Held"},
     "Completed": {"Unknown", "Held", "Done"},
@@ -101,6 +100,10 @@ def decision(bench: Bench) -> Any:
     )
 
 
+def change(bench: Bench) -> Any:
+    return bench.change("v2")
+
+
 def due(bench: Bench) -> Any:
     begin = len(bench.published)
     times = [bench.lane.deciding.due_ms.get(b"run/r1"), bench.lane.outcomes.due_ms.get(b"run/r1")]
@@ -123,6 +126,8 @@ CELLS: list[tuple[str, str, Callable[[Bench], Any], list[str], str | None]] = [
     ("Decision", "Waiting", decision, ["Refused"], "Waiting"),
     ("Decision", "Held", decision, ["Refused"], "Held"),
     ("Decision", "Done", decision, ["Refused"], "Done"),
+    ("ResourceChange", "Waiting", change, ["Changed"], "Waiting"),
+    ("ResourceChange", "Held", change, ["Changed", "Notice"], "Held"),
     ("Progress", "Unknown", lambda b: b.progress("r1", token=1), ["Fenced", "ConflictArtifact"], None),
     ("Progress", "Held", lambda b: b.progress("r1"), ["Progressed"], "Held"),
     ("Completed", "Unknown", lambda b: b.complete("r1", token=1), ["Fenced", "ConflictArtifact"], None),
@@ -151,7 +156,6 @@ def test_each_cell(kind: str, state: str, act: Callable[[Bench], Any], expected:
 
 LATER: list[Request] = [
     LockRequest(id="x", resource=API, session="s", secret="k"),
-    ResourceChange(id="x", resource=API, version="v2", by="ann", what="edit"),
     SessionEnded(id="x", session="s", secret="k"),
     Decision(id="x", resource=API, request="r9", verdict="approve", by="ann", version_seen="v1"),
 ]

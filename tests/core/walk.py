@@ -11,7 +11,7 @@ from core.bench import Bench, policy, work
 
 from keylane.router.core.policy import ActionPolicy, Bounds, Limit, Policy
 from keylane.schemas.codec import encode
-from keylane.schemas.requests import Decision, LockRequest, Release, Renewal, ResourceChange, SessionEnded
+from keylane.schemas.requests import Decision, LockRequest, Release, Renewal, SessionEnded
 
 SERVED: tuple[tuple[str, ...], ...] = ((), ("stop",), ("stop", "drain", "terminate", "look"))
 VERSIONS = ("v1", "v2", "v3")
@@ -82,7 +82,8 @@ def _later(dice: random.Random, bench: Bench, id: str, resource: str) -> list[Ca
     return [
         lambda: bench.feed(Decision(id="d", resource=resource, request=id, verdict="reject", by="a", version_seen="v")),
         lambda: bench.feed(LockRequest(id="l", resource=resource, session="s", secret="k")),
-        lambda: bench.feed(ResourceChange(id="c", resource=resource, version="v", by="a", what="edit")),
+        lambda: bench.change(dice.choice(("", *VERSIONS)), resource, what=dice.choice(["edit", "restart"])),
+        lambda: bench.change(dice.choice(VERSIONS), resource, id="c", source="web", sequence=dice.randrange(9)),
         lambda: bench.feed(SessionEnded(id="e", session="s", secret="k")),
         lambda: bench.feed(Renewal(id="n", **about)),
         lambda: bench.feed(Release(id="f", **about)),

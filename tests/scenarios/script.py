@@ -11,6 +11,7 @@ in which they were minted, on the way in as on the way out.
     leave SESSION
     request ID KEY ACTION [JSON] by= key= version= requires= deadline= reject hops=
     cancel ID [KEY]
+    change KEY WHAT version= by= source= sequence= id=   somebody changed the resource outside
     progress RUN [JSON] token= blocked=
     complete RUN [JSON] token= version= observed=
     fail RUN token= final retry= code= found=
@@ -152,6 +153,13 @@ class Scenario:
         request, *key = plain
         self.bench.feed(Cancellation(id=f"c-{request}", resource=key[0] if key else API, request=request, actor="boss"))
 
+    def do_change(self, plain: list[str], options: dict[str, str]) -> None:
+        key, what = plain
+        more = {name: options[name] for name in ("by", "source", "id") if name in options}
+        if "sequence" in options:
+            more["sequence"] = int(options["sequence"])  # type: ignore[assignment]
+        self.bench.change(options.get("version", ""), key, what=what, **more)
+
     def do_progress(self, plain: list[str], options: dict[str, str]) -> None:
         run, *data = plain
         more = {"checkpoint": Raw("".join(data).encode())} if data else {}
@@ -227,7 +235,7 @@ class Scenario:
             value = getattr(record, name)
             if name in UNSAID | but or (name in defaults and value == defaults[name]):
                 continue
-            if name in ("request", "run", "session"):
+            if name in ("request", "run", "session", "change"):
                 words.append(value)
             else:
                 words.append(f"{name}={self.shown(name, value)}")

@@ -34,6 +34,7 @@ SCENARIOS = [
     pytest.param("rollback_against_hotfix", marks=[row("S0.4"), row("S4.4"), row("S1.9")]),
     pytest.param("worker_finds_another_version", marks=[row("S0.4")]),
     pytest.param("harmless"),
+    pytest.param("outside_change", marks=[row("S1.7"), row("S4.2")]),
     pytest.param("two_drains", marks=[row("S4.4")]),
     pytest.param("scope_rules", marks=[row("S1.2")]),
     pytest.param("terminate_after_drain", marks=[row("S4.2")]),
