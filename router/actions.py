@@ -18,6 +18,8 @@ POOL = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 """Pools are part of topic names."""
 
 LIMIT_MAX = 1_000
+COUNT_MAX = 256
+"""As many requests as a run takes, unless `bounds.members_per_run` says otherwise."""
 
 Version = Literal["optional", "required"]
 
@@ -38,6 +40,10 @@ class ActionTable(Struct, kw_only=True, forbid_unknown_fields=True):
     backoff: Duration | None = None
     backoff_max: Duration | None = None
     coalesce: Duration | None = None
+    quiet: Duration | None = None
+    max_delay: Duration | None = None
+    max_count: int | None = None
+    min_interval: Duration | None = None
     on_conflict: OnConflict | dict[str, OnConflict] | None = None
     stop_holder: bool | None = None
     version: Version | None = None
@@ -50,8 +56,11 @@ class ActionTable(Struct, kw_only=True, forbid_unknown_fields=True):
 
 CHOICES: dict[str, Any] = {"on_conflict": OnConflict, "version": Version}
 """Keys whose values are one of a few words."""
-AS_THEY_ARE = ("pool", "attempts", "stop_holder", "harmless")
-TIMES = {"lease": 1, "backoff": 0, "backoff_max": 0, "coalesce": 0, "queue": 1, "max_hold": 1}
+AS_THEY_ARE = ("pool", "attempts", "max_count", "stop_holder", "harmless")
+TIMES = {
+    "lease": 1, "backoff": 0, "backoff_max": 0, "coalesce": 0, "quiet": 0, "max_delay": 0, "min_interval": 0,
+    "queue": 1, "max_hold": 1,
+}  # fmt: skip
 """With the least milliseconds that each may be."""
 
 
@@ -61,13 +70,19 @@ def policy_of(where: str, table: ActionTable, base: ActionPolicy) -> ActionPolic
         check_pool(f"{where}.pool", table.pool)
     if table.attempts is not None and table.attempts < 1:
         raise ValueError(f"{where}.attempts: must be at least 1")
+    if table.max_count is not None and not 0 <= table.max_count <= COUNT_MAX:
+        raise ValueError(f"{where}.max_count: must be from 0 to {COUNT_MAX}")
     changes = {name: getattr(table, name) for name in AS_THEY_ARE if getattr(table, name) is not None}
     for name, least in TIMES.items():
         if getattr(table, name) is not None:
             changes[f"{name}_ms"] = milliseconds(f"{where}.{name}", getattr(table, name), least)
     if table.version is not None:
         changes["version_required"] = table.version == "required"
-    return replace(base, **changes, **_order(where, table), **_on_conflict(table, base))
+    policy = replace(base, **changes, **_order(where, table), **_on_conflict(table, base))
+    if policy.quiet_ms and not (policy.max_delay_ms >= policy.quiet_ms and policy.max_count >= 2):
+        needed = "a max_delay that is no shorter, and a max_count of 2 or more"
+        raise ValueError(f"{where}.quiet: needs {needed}: requests could hold it up for ever")
+    return policy
 
 
 def _on_conflict(table: ActionTable, base: ActionPolicy) -> dict[str, Any]:

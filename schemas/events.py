@@ -62,6 +62,8 @@ class Queued(Event, frozen=True, kw_only=True):
     position: int = 0
     holder: str = ""
     unserved: bool = False
+    ready_in_ms: int | None = None
+    """Waits for that long at least, for others like it."""
     repeat: bool = False
 
 

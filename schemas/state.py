@@ -63,6 +63,8 @@ class Run(Schema, frozen=True, kw_only=True):
     """Its first request's."""
     expected_version: str | None = None
     requires: tuple[str, ...] = ()
+    coalesce_key: str | None = None
+    """What its requests have in common instead of their payload."""
     accepted_ms: int
     accepted: str = ""
     """The same in wall time, for people, until the run is done. As `since`."""
@@ -82,7 +84,7 @@ class Run(Schema, frozen=True, kw_only=True):
     checkpoint: Checkpoint | None = None
 
     ready_ms: int | None = None
-    """Waiting: not ready before (backoff). None: ready."""
+    """Waiting: not ready before (backoff, quiet, interval). None: ready."""
 
     token: int | None = None
     """Held: the live one. Done: the last one."""
@@ -130,6 +132,10 @@ class Member(Schema, frozen=True, kw_only=True):
     traceparent: str | None = None
     deadline_ms: int | None = None
     idempotency: IdempotencyKey | None = None
+    payload_digest: str = ""
+    """Where its payload is not that of the run's first request."""
+    payload: Raw = NULL
+    """The same, unless an earlier request brought it. Dropped when the run is done."""
     left: Status | None = None
     """It left before the run ended, in this way."""
 
@@ -216,6 +222,8 @@ class Resource(Schema, frozen=True, kw_only=True):
     """The ids of the newest changes that were told: one that is told again changes nothing."""
     sources: dict[str, int] = msgspec.field(default_factory=dict)
     """By source, latest last: the highest sequence that it has told of."""
+    started: dict[str, int] = msgspec.field(default_factory=dict)
+    """By action, latest last: when its newest run was first granted, where they must not follow each other closely."""
     superseded: tuple[str, ...] = ()
     """The newest of the versions that are known to be current no more, oldest first."""
 

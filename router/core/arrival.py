@@ -71,7 +71,8 @@ def arrive(lane: Lane, _run: Run | None, arrived: Arrived, now: Now) -> None:
 
 
 def _accept(lane: Lane, arrived: Arrived, request: WorkRequest, now: Now) -> None:
-    owner = arrived.owner
+    owner, policy = arrived.owner, lane.policy.of(request.action)
+    quiet_ms = policy.quiet_ms
     holder = lane.held.get(owner)
     queued = Queued(
         seq=lane.next_seq,
@@ -87,6 +88,7 @@ def _accept(lane: Lane, arrived: Arrived, request: WorkRequest, now: Now) -> Non
         position=len(lane.queue.get(owner, ())),
         holder="" if holder is None else lane.runs[holder].holder,
         unserved=not lane.is_served(request.action),
+        ready_in_ms=quiet_ms or None,
     )
     seq = lane.publish(queued, owner, arrived.traceparent)
     lane.put(
@@ -102,13 +104,15 @@ def _accept(lane: Lane, arrived: Arrived, request: WorkRequest, now: Now) -> Non
             idempotency=idempotency(arrived, request),
             expected_version=request.expected_version,
             requires=request.requires,
+            coalesce_key=request.coalesce_key,
             deadline_ms=deadline_ms(request, now),
             accepted_ms=now.clock_ms,
             accepted=now.time,
             actor=intern(request.actor),
             traceparent=arrived.traceparent,
             payload=request.payload.copy(),
-            expires_ms=now.clock_ms + lane.policy.of(request.action).queue_ms,
+            ready_ms=now.clock_ms + quiet_ms if quiet_ms else None,
+            expires_ms=now.clock_ms + policy.queue_ms,
         )
     )
     note_unserved(lane, request.action, now)
@@ -122,7 +126,7 @@ def attach(lane: Lane, run: Run | None, arrived: Arrived, now: Now) -> None:
     if member is not None:
         repeat_first_answer(lane, run, member, now)
         return
-    no_room = crowded(lane, run)
+    no_room = crowded(lane, run, arrived, request)
     if no_room is not None:
         refuse(lane, arrived, now, no_room)
         return
@@ -134,4 +138,4 @@ def attach(lane: Lane, run: Run | None, arrived: Arrived, now: Now) -> None:
         **about(run),
         actor=request.actor,
     )
-    join(lane, arrived, request, run.id, seq, now)
+    join(lane, arrived, request, run, seq, now)

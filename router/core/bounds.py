@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from keylane.router.core.coalescing import payload_bytes
 from keylane.router.core.lane import Lane
-from keylane.router.core.records import Grounds
+from keylane.router.core.records import Arrived, Grounds
 from keylane.schemas.requests import WorkRequest
 from keylane.schemas.state import Run
 
@@ -38,8 +39,12 @@ def _remembered(lane: Lane) -> int:
     return len(lane.counted) + len(lane.resources) - len(lane.resting)
 
 
-def crowded(lane: Lane, run: Run) -> Grounds | None:
+def crowded(lane: Lane, run: Run, arrived: Arrived, request: WorkRequest) -> Grounds | None:
     """Why the run takes no further request."""
     if lane.member_count(run) >= lane.policy.bounds.members_per_run:
         return Grounds("QUEUE_FULL", "as many equal requests as can be merged have been", RETRY_AFTER_MS)
+    if run.coalesce_key is not None and arrived.payload_digest != run.digest and run.state != "Done":
+        carried = payload_bytes(lane, run) + len(memoryview(request.payload))
+        if carried > lane.policy.bounds.run_bytes:
+            return Grounds("QUEUE_FULL", f"payloads merged into one run: {carried} bytes", RETRY_AFTER_MS)
     return None

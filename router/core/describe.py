@@ -83,7 +83,8 @@ def parties_of(lane: Lane, run: Run) -> tuple[Party, ...]:
 
 
 def _member_party(run: Run, member: Member) -> Party:
-    return replace(party_of(run), request=member.id, actor=member.actor, at_ms=member.accepted_ms)
+    digest = member.payload_digest or run.digest
+    return replace(party_of(run), request=member.id, actor=member.actor, digest=digest, at_ms=member.accepted_ms)
 
 
 def said(record: object, field: str) -> str:

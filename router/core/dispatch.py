@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
+from keylane.router.core.coalescing import payloads
 from keylane.router.core.describe import parties_of, party_of
 from keylane.router.core.endings import end, refuse_accepted
 from keylane.router.core.lane import Lane
 from keylane.router.core.order import note_granted, out_of_order, over_limit
 from keylane.router.core.records import Arrived, Now
+from keylane.router.core.resources import may_start_ms, note_started
 from keylane.router.core.standing import due_ms
 from keylane.router.core.transitions import ripen
 from keylane.router.core.versions import stale
@@ -84,6 +86,10 @@ def _settled_at_dispatch(lane: Lane, run: Run, now: Now) -> bool:
     if grounds is not None:
         refuse_accepted(lane, run, now, grounds)
         return True
+    again_ms = may_start_ms(lane, run)
+    if again_ms is not None and again_ms > now.clock_ms:
+        lane.put(replace(run, ready_ms=again_ms))
+        return True
     return False
 
 
@@ -91,6 +97,7 @@ def _grant(lane: Lane, run: Run, session: WorkerSession, now: Now) -> None:
     policy = lane.policy.of(run.action)
     token = lane.mint()
     attempt = run.attempt + 1
+    leads, merged = payloads(lane, run)
     requests = tuple(member.id for member in lane.live_members(run))
     item = WorkItem(
         session=session.id,
@@ -100,7 +107,8 @@ def _grant(lane: Lane, run: Run, session: WorkerSession, now: Now) -> None:
         resource=run.resource,
         action=run.action,
         owner=run.owner,
-        payload=run.payload,
+        payload=leads,
+        merged=merged,
         requests=requests,
         actor=run.actor,
         token=token,
@@ -132,6 +140,7 @@ def _grant(lane: Lane, run: Run, session: WorkerSession, now: Now) -> None:
     seq = lane.publish(granted, run.owner, run.traceparent)
     lane.put(_held(lane, run, session, now, token=token, attempt=attempt, number=number, order=seq))
     note_granted(lane, run, token, now)
+    note_started(lane, run, now)
 
 
 def _held(

@@ -65,6 +65,9 @@ def end(
     )
     lane.publish(ended, run.owner, run.traceparent)
     lane.put(done)
+    for _, id in lane.members_of.get(run.id, ()) if run.coalesce_key is not None else ():
+        if lane.members[id].payload != NULL:
+            lane.put(replace(lane.members[id], payload=NULL))
     if status == "completed":
         note_completed(lane, run, now, seq, version, observed_version)
 
@@ -85,6 +88,7 @@ def _done(lane: Lane, run: Run, now: Now, **outcome: Any) -> Run:
         idempotency=run.idempotency,
         expected_version=run.expected_version,
         requires=run.requires,
+        coalesce_key=run.coalesce_key,
         accepted_ms=run.accepted_ms,
         actor=run.actor,
         attempt=run.attempt,

@@ -17,6 +17,7 @@ from keylane.router.core.standing import (
     is_joinable,
     likeness,
     offer,
+    own_bytes,
     seat,
     stands,
 )
@@ -136,6 +137,7 @@ def _retime(lane: Lane, key: bytes, new: Run | None) -> None:
 def put_member(lane: Lane, key: bytes, id: str, new: Member | None) -> None:
     """A request of a run, beyond the one that the run speaks for."""
     old = lane.members.pop(id, None)
+    lane.carried_bytes += own_bytes(new) - own_bytes(old)
     for member, change in ((old, remove), (new, add)):
         if member is not None:
             change(lane.members_of, member.run, (member.order, id))

@@ -34,6 +34,13 @@ class ActionPolicy(Struct, frozen=True, kw_only=True):
     backoff_max_ms: int = 60 * SECOND_MS
     coalesce_ms: int = SECOND_MS
     """Since a run's acceptance: how long an equal request still joins it after it was granted."""
+    quiet_ms: int = 0
+    """A run is ready when no request has joined it for so long: at the latest `max_delay_ms` after its acceptance,
+    and when `max_count` requests are in it."""
+    max_delay_ms: int = 0
+    max_count: int = 0
+    min_interval_ms: int = 0
+    """Between the first grants of two runs on one requested key."""
     on_conflict: OnConflict = "queue"
     on_conflict_with: dict[str, OnConflict] = {}
     """By the other run's action; `on_conflict` for those not named."""

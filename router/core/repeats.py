@@ -100,7 +100,7 @@ def repeat(lane: Lane, run: Run | None, arrived: Arrived, now: Now) -> None:
     if member is not None and member.left is not None:
         repeat_first_answer(lane, run, member, now)
         return
-    no_room = crowded(lane, run) if member is None else None
+    no_room = crowded(lane, run, arrived, request) if member is None else None
     if no_room is not None:
         refuse(lane, arrived, now, no_room)
         return
@@ -115,6 +115,6 @@ def repeat(lane: Lane, run: Run | None, arrived: Arrived, now: Now) -> None:
         repeat=member is not None,
     )
     if member is None:
-        join(lane, arrived, request, run.id, seq, now)
+        join(lane, arrived, request, run, seq, now)
         if request.idempotency_key is not None and not run.keyed:
             lane.put(replace(run, keyed=True, forget_ms=run.ended_ms + lane.policy.idempotency_retention_ms))

@@ -18,6 +18,7 @@ from keylane.schemas.state import Resource, Run
 SUPERSEDED_KEPT = 16
 CHANGES_KEPT = 16
 SOURCES_KEPT = 16
+STARTED_KEPT = 16
 
 
 def known(lane: Lane, key: str) -> Resource:
@@ -55,6 +56,29 @@ def note_completed(
         return
     keep(lane, resource, now, lane.policy.of(run.action).queue_ms)
     lift(lane, run.resource, run.action)
+
+
+def may_start_ms(lane: Lane, run: Run) -> int | None:
+    """When its action may begin on the requested key again; None: at once. A run that has begun goes on as it does."""
+    interval_ms = lane.policy.of(run.action).min_interval_ms
+    if not interval_ms or run.granted_order is not None:
+        return None
+    started_ms = known(lane, run.resource).started.get(run.action)
+    return None if started_ms is None else started_ms + interval_ms
+
+
+def note_started(lane: Lane, run: Run, now: Now) -> None:
+    """The run was granted for the first time."""
+    interval_ms = lane.policy.of(run.action).min_interval_ms
+    if not interval_ms or run.granted_order is not None:
+        return
+    resource = known(lane, run.resource)
+    started = {action: ms for action, ms in resource.started.items() if action != run.action} | {
+        run.action: now.clock_ms
+    }
+    while len(started) > STARTED_KEPT:
+        del started[next(iter(started))]
+    keep(lane, replace(resource, started=started), now, interval_ms)
 
 
 def effect_of(resource: Resource, change: ResourceChange) -> ChangeEffect:
@@ -101,7 +125,8 @@ def keep(lane: Lane, resource: Resource, now: Now, waits_ms: int) -> None:
     matters = has_versions or resource.changes or resource.completed_action in lane.steps
     lasts_ms = policy.resource_retention_ms if matters else 0
     # Kept longer where an earlier run of the same resource still waits to be retried by then (`retention`).
-    lane.put(replace(resource, forget_ms=now.clock_ms + max(lasts_ms, waits_ms + policy.retention_ms)))
+    forget_ms = now.clock_ms + max(lasts_ms, waits_ms + policy.retention_ms)
+    lane.put(replace(resource, forget_ms=max(resource.forget_ms, forget_ms)))
 
 
 def _versions(resource: Resource, replaced: tuple[str | None, ...], current: tuple[str | None, ...]) -> Resource:

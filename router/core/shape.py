@@ -1,4 +1,4 @@
-"""Arrival rule 1: size and shape of a command, and which of its wishes have no rule yet. Pure checks, no state."""
+"""Arrival rule 1: size and shape of a command. Pure checks, no state."""
 
 from __future__ import annotations
 
@@ -18,8 +18,6 @@ ACTOR_CHARACTERS_MAX = 256
 VERSION_CHARACTERS_MAX = 256
 REQUIRES_MAX = 16
 DEADLINE_MS_MAX = 30 * 24 * 3_600_000
-LATER = ("coalesce_key",)
-"""Fields whose rules this router does not have. Refused, since ignoring a condition is doing other work."""
 
 
 class Misshapen(Exception):
@@ -57,14 +55,14 @@ def _work(request: WorkRequest, run_bytes_max: int) -> None:
         raise Misshapen("BAD_RECORD", f"deadline_ms: must be from 1 to {DEADLINE_MS_MAX}")
     if request.idempotency_key is not None:
         _name("idempotency_key", request.idempotency_key)
+    if request.coalesce_key is not None:
+        _name("coalesce_key", request.coalesce_key)
     if request.expected_version is not None:
         _name("expected_version", request.expected_version, VERSION_CHARACTERS_MAX)
     if len(request.requires) > REQUIRES_MAX:
         raise Misshapen("BAD_RECORD", f"requires: at most {REQUIRES_MAX} actions")
     for action in request.requires:
         _name("requires", action)
-    if request.coalesce_key:
-        raise Misshapen("BAD_RECORD", f"{LATER[0]}: this router has no rule for it yet; send the request without it")
     if len(memoryview(request.payload)) > run_bytes_max:
         raise Misshapen("TOO_LARGE", f"payload: more than {run_bytes_max} bytes")
 
@@ -103,5 +101,6 @@ def digests(request: Request) -> tuple[str, str]:
 
 def work_digest(request: WorkRequest, payload_digest: str) -> str:
     """SHA-256 of the work that is asked for: not of who asks, under which id, or for how long."""
-    work = (request.resource, request.action, payload_digest, request.expected_version, sorted(set(request.requires)))
+    conditions = (request.expected_version, sorted(set(request.requires)), request.coalesce_key)
+    work = (request.resource, request.action, payload_digest, *conditions)
     return hashlib.sha256(msgspec.json.encode(work)).hexdigest()

@@ -9,11 +9,14 @@ Likeness = tuple[object, ...]
 
 
 def likeness(of: Run | WorkRequest, digest: str) -> Likeness:
-    """What equal requests have in common (design section 4, arrival rule 4). `digest`: of the payload.
+    """What equal requests have in common (design section 4, arrival rule 4). `digest`: of the payload,
+    in whose place a key of the requester's own may stand.
 
     Most name no condition, and are told apart by three texts alone.
     """
     plain = (of.resource, of.action, digest)
+    if of.coalesce_key is not None:
+        return (of.resource, of.action, None, of.coalesce_key, of.expected_version, frozenset(of.requires))
     if of.expected_version is None and not of.requires:
         return plain
     return (*plain, of.expected_version, frozenset(of.requires))
@@ -32,6 +35,11 @@ def carried_bytes(run: Run | None) -> int:
     carried = len(memoryview(run.payload)) + len(memoryview(run.result))
     saved = run.checkpoint
     return carried if saved is None else carried + len(memoryview(saved.data)) + len(memoryview(saved.evidence))
+
+
+def own_bytes(member: Member | None) -> int:
+    """The payload that a request has beside its run's."""
+    return 0 if member is None or not member.payload_digest else len(memoryview(member.payload))
 
 
 def due_ms(run: Run, deadline_ms: int | None) -> int | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from keylane.router.core.answers import refuse
+from keylane.router.core.coalescing import is_open, payload_bytes, settled_ms
 from keylane.router.core.describe import about, parties_of, party_of, said
 from keylane.router.core.endings import ask_to_stop, end, fail, lose, refuse_accepted
 from keylane.router.core.lane import Lane
@@ -135,7 +136,7 @@ def renew(lane: Lane, run: Run | None, arrived: Arrived, now: Now) -> None:
     saved = data != Checkpoint()
     if saved and data.data == NULL and run.checkpoint is not None:
         data = _added(run.checkpoint, data)
-    size = sum(len(bytes(part)) for part in (run.payload, data.data, data.evidence))
+    size = payload_bytes(lane, run) + sum(len(bytes(part)) for part in (data.data, data.evidence))
     size += sum(len(question) for question in data.open_questions)
     too_large = saved and size > lane.policy.bounds.run_bytes
     blocked = report.blocked[:BLOCKED_CHARACTERS_MAX] if report.blocked else None
@@ -225,7 +226,9 @@ def ripen(lane: Lane, run: Run | None, arrived: Arrived, now: Now) -> None:
         error = ErrorDetail(code="EXPIRED", message=why)
         end(lane, run, now, "expired", error=error, parties=parties_of(lane, run))
     elif run.ready_ms is not None and run.ready_ms <= now.clock_ms:
-        lane.put(replace(run, ready_ms=None))
+        # Who joins writes no run anew: only now is it seen that somebody did, and it waits on.
+        again_ms = settled_ms(lane, run) if is_open(run) else 0
+        lane.put(replace(run, ready_ms=again_ms if again_ms > now.clock_ms else None))
 
 
 def _overdue(lane: Lane, run: Run, now: Now) -> list[Member]:

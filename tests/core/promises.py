@@ -127,7 +127,10 @@ class Judge:
             self.run_of[event.request] = event.run
             self.members[event.run].append(event.request)
             self.about[event.run] = event
-            self.waiting[event.owner][event.run] = (event.seq, event.action, event.clock_ms)
+            its = self.policy.of(event.action)
+            delayed = its.quiet_ms or its.min_interval_ms
+            ready_ms = event.clock_ms if not delayed else 10**15  # those are not held to their place
+            self.waiting[event.owner][event.run] = (event.seq, event.action, ready_ms)
 
     def on_Coalesced(self, event: Coalesced) -> None:
         if not event.repeat:

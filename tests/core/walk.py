@@ -15,7 +15,7 @@ from keylane.schemas.requests import Decision, LockRequest, Release, Renewal, Se
 
 SERVED: tuple[tuple[str, ...], ...] = ((), ("stop",), ("stop", "drain", "terminate", "look"))
 VERSIONS = ("v1", "v2", "v3")
-WAITS_MS = (1, 500, 1_000, 4_000, 10_000, 31_000, 4_000_000)
+WAITS_MS = (1, 1, 500, 500, 1_000, 1_000, 4_000, 10_000, 31_000, 4_000_000)
 MIXED = policy(
     attempts=2,
     lease_ms=5_000,
@@ -28,7 +28,9 @@ MIXED = policy(
             limit=Limit(count=1, until=("restart",)),
         ),
         "terminate": ActionPolicy(requires=("drain", "stop"), version_required=True),
-        "look": ActionPolicy(harmless=True),
+        "look": ActionPolicy(
+            harmless=True, quiet_ms=600, max_delay_ms=2_000, max_count=3, min_interval_ms=4_000, lease_ms=5_000
+        ),
     },
 )
 TIGHT = policy(
@@ -51,7 +53,9 @@ def _requests(dice: random.Random, bench: Bench, id: str, resource: str) -> list
         lambda: bench.feed(work(id, action, "2", resource=resource, idempotency_key=dice.choice("kl"))),
         lambda: bench.feed(work(id, action, "3", resource=resource, expected_version=dice.choice(VERSIONS))),
         lambda: bench.feed(work(id, action, "4", resource=resource, requires=("drain", "stop"), expected_version="v1")),
-        lambda: bench.cancel(id, resource=resource),
+        lambda: bench.feed(work(id, action, str(dice.randrange(4)), resource=resource, coalesce_key="m")),
+        lambda: bench.feed(work(id, "look", str(dice.randrange(2)), resource=resource)),
+        lambda: bench.cancel(dice.choice([id, *sorted(bench.lane.runs)]), resource=resource),
     ]
 
 
@@ -61,12 +65,16 @@ def _reports(dice: random.Random, bench: Bench) -> list[Callable[[], Any]]:
     id = dice.choice(held) if held and dice.random() < 0.8 else dice.choice([f"r{dice.randrange(30)}", *done])
     token = dice.choice([None, None, None, 1])
     session = f"w{dice.randrange(3)}"
-    return [
-        lambda: bench.progress(id, token, blocked=dice.choice([None, "CI"])),
-        lambda: bench.complete(id, token, version=dice.choice(VERSIONS), observed_version=dice.choice([None, "v2"])),
+    ends: list[Callable[[], Any]] = [
         lambda: bench.complete(id, token),
-        lambda: bench.fail(id, token, code="STALE_VERSION", observed_version=dice.choice([None, *VERSIONS])),
+        lambda: bench.complete(id, token, version=dice.choice(VERSIONS), observed_version=dice.choice([None, "v2"])),
         lambda: bench.fail(id, token, final=dice.random() < 0.3),
+    ]
+    return [
+        *ends,
+        *ends,
+        lambda: bench.progress(id, token, blocked=dice.choice([None, "CI"])),
+        lambda: bench.fail(id, token, code="STALE_VERSION", observed_version=dice.choice([None, *VERSIONS])),
         lambda: bench.join(session, "restart", *dice.choice(SERVED), slots=2, generation=dice.randrange(3)),
         lambda: bench.beat(session, slots=dice.randrange(3)),
         lambda: bench.beat(session, slots=2, read=0),
@@ -92,13 +100,14 @@ def _later(dice: random.Random, bench: Bench, id: str, resource: str) -> list[Ca
 
 def random_step(dice: random.Random, bench: Bench, waits_ms: tuple[int, ...] = WAITS_MS) -> None:
     """One thing that an agent, a worker or time might do."""
-    id, resource = f"r{dice.randrange(30)}", f"deploy://{dice.randrange(2)}"
-    family = dice.choice([_requests, _requests, _reports, _reports, _later, None])
+    id = f"r{bench.offset}" if dice.random() < 0.6 else f"r{dice.randrange(30)}"
+    resource = f"deploy://{dice.randrange(2)}"
+    family = dice.choice([_requests, _requests, _requests, _reports, _reports, _reports, _later, None])
     if family is _requests:
         dice.choice(_requests(dice, bench, id, resource))()
     elif family is _reports:
         dice.choice(_reports(dice, bench))()
-    elif family is _later and dice.random() < 0.5:
+    elif family is _later:
         dice.choice(_later(dice, bench, id, resource))()
     elif dice.random() < 0.15:
         bench.reload()

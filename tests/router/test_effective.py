@@ -23,6 +23,10 @@ on_conflict = { default = "queue", rollback = "supersede" }
 version = "required"
 harmless = false
 requires = ["build"]
+quiet = "2s"
+max_delay = "20s"
+max_count = 50
+min_interval = "1m"
 limit = { count = 2, until = ["undeploy"] }
 [[scopes]]
 match = "k8s://{c}/pods/{ns}/{app}/{pod}"
@@ -98,6 +102,10 @@ def test_durations_are_in_the_greatest_unit_that_is_whole(ms: int, text: str) ->
             "[actions.d]\nlimit = { count = 1, unti = ['u'] }",
             "actions.d.limit.unti: there is no such key: is it until?",
         ),
+        ("[actions.b]\nquiet = '2s'", "actions.b.quiet: needs a max_delay"),
+        ("[actions.b]\nquiet = '2s'\nmax_delay = '9s'", "actions.b.quiet: needs a max_delay"),
+        ("[actions.b]\nquiet = '2s'\nmax_delay = '1s'\nmax_count = 9", "actions.b.quiet: needs a max_delay"),
+        ("[actions.b]\nmax_count = -1", "actions.b.max_count: must be from 0 to 256"),
         ("[[scopes]]\nmatch = 'x://{a}'\nowner = 'y://{b}'", "scopes[0].owner: {b} is not in match"),
         ("[[scopes]]\nmatch = 'x://{a}'\nownr = 'y://{a}'", "scopes[0].ownr: there is no such key: is it owner?"),
         ("[[scopes]]\nmatch = 'x://{a}'", "scopes[0]: Object missing required field `owner`"),

@@ -9,7 +9,7 @@ in which they were minted, on the way in as on the way out.
     join SESSION ACTION,… slots= generation= pool=
     heartbeat SESSION slots= read=
     leave SESSION
-    request ID KEY ACTION [JSON] by= key= version= requires= deadline= reject hops=
+    request ID KEY ACTION [JSON] by= key= merge= version= requires= deadline= reject hops=
     cancel ID [KEY]
     change KEY WHAT version= by= source= sequence= id=   somebody changed the resource outside
     progress RUN [JSON] token= blocked=
@@ -43,6 +43,7 @@ from keylane.schemas.requests import Cancellation
 
 SETTINGS: dict[str, Callable[[str], Any]] = {
     "attempts": int,
+    "max_count": int,
     "requires": lambda names: tuple(names.split(",")),
     "limit": lambda text: Limit(count=int(text.split(":")[0]), until=tuple(text.split(":")[1].split(","))),
 }
@@ -141,6 +142,7 @@ class Scenario:
                 resource=key,
                 actor=options.get("by", ""),
                 requires=tuple(options["requires"].split(",")) if "requires" in options else (),
+                coalesce_key=options.get("merge"),
                 idempotency_key=options.get("key"),
                 expected_version=options.get("version"),
                 deadline_ms=ms(options["deadline"]) if "deadline" in options else None,
@@ -250,7 +252,7 @@ class Scenario:
             case int() if name in ("token", "live_token"):
                 return self.named(value)
             case tuple():
-                return ",".join(str(each) for each in value)
+                return ",".join(bytes(each).decode() if isinstance(each, Raw) else str(each) for each in value)
             case Raw():
                 return bytes(value).decode()
             case int() | None:
