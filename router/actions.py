@@ -11,7 +11,7 @@ from typing import Any, Literal
 from msgspec import Struct
 from msgspec.structs import replace
 
-from keylane.router.core.policy import ActionPolicy, Limit, OnConflict
+from keylane.router.core.policy import ActionPolicy, Limit, OnConflict, Then
 from keylane.router.durations import Duration, duration, milliseconds
 
 POOL = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
@@ -50,16 +50,18 @@ class ActionTable(Struct, kw_only=True, forbid_unknown_fields=True):
     harmless: bool | None = None
     requires: list[str] | None = None
     limit: LimitTable | None = None
+    then: Then | None = None
+    review: Duration | None = None
     queue: Duration | None = None
     max_hold: Duration | None = None
 
 
-CHOICES: dict[str, Any] = {"on_conflict": OnConflict, "version": Version}
+CHOICES: dict[str, Any] = {"on_conflict": OnConflict, "version": Version, "then": Then}
 """Keys whose values are one of a few words."""
-AS_THEY_ARE = ("pool", "attempts", "max_count", "stop_holder", "harmless")
+AS_THEY_ARE = ("pool", "attempts", "max_count", "stop_holder", "harmless", "then")
 TIMES = {
     "lease": 1, "backoff": 0, "backoff_max": 0, "coalesce": 0, "quiet": 0, "max_delay": 0, "min_interval": 0,
-    "queue": 1, "max_hold": 1,
+    "review": 1, "queue": 1, "max_hold": 1,
 }  # fmt: skip
 """With the least milliseconds that each may be."""
 

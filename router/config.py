@@ -19,11 +19,13 @@ from msgspec.structs import replace
 from keylane.router.actions import CHOICES, ActionTable, LimitTable, check_pool, policy_of
 from keylane.router.core.policy import ActionPolicy, Bounds, Policy
 from keylane.router.durations import Duration, milliseconds
+from keylane.schemas.conflicts import ConflictKind
 from keylane.schemas.metadata import ScopeRule
 from keylane.schemas.scopes import Scopes
 
 FILE_NAME = "keylane.toml"
 PARTITIONS_MAX = 1_024
+LINK_CHARACTERS_MAX = 512
 
 
 class BadConfig(Exception):
@@ -43,6 +45,7 @@ class Settings(Struct, kw_only=True, forbid_unknown_fields=True):
     actions: dict[str, ActionTable] = {}
     bounds: Bounds = Bounds()
     scopes: list[ScopeRule] = []
+    runbooks: dict[str, str] = {}
     metrics: str | None = None
     metrics_exposed: bool = False
     replication_factor: int | None = None
@@ -185,12 +188,14 @@ def _config(settings: Settings) -> Config:
         if bound < 1:
             raise ValueError(f"bounds.{name}: must be at least 1")
     Scopes(settings.scopes)
+    _check_runbooks(settings.runbooks)
     retention_ms = milliseconds("retention", settings.retention)
     policy = Policy(
         defaults=defaults,
         actions=actions,
         pools=tuple(pools),
         bounds=settings.bounds,
+        runbooks=settings.runbooks,
         session_lapse_ms=milliseconds("session_lapse", settings.session_lapse, least=1),
         unserved_after_ms=milliseconds("unserved_after", settings.unserved_after),
         retention_ms=retention_ms,
@@ -206,3 +211,12 @@ def _config(settings: Settings) -> Config:
         replication_factor=replicas,
         min_insync_replicas=in_sync,
     )
+
+
+def _check_runbooks(runbooks: Mapping[str, str]) -> None:
+    kinds = get_args(ConflictKind)
+    for kind, link in runbooks.items():
+        if kind not in kinds:
+            raise ValueError(f"runbooks.{kind}: no conflict is of this kind: there are {', '.join(kinds)}")
+        if not link.isprintable() or not 0 < len(link) <= LINK_CHARACTERS_MAX:
+            raise ValueError(f"runbooks.{kind}: must be a link of 1 to {LINK_CHARACTERS_MAX} characters")

@@ -48,6 +48,8 @@ def effective(file: Path | None, environ: Mapping[str, str], flags: Mapping[str,
         yield from _action(f"actions.{name}", policy.of(name), table, str(file), all_keys=False)
     for place, rule in enumerate(config.scopes):
         yield Setting(f"scopes[{place}]", {"match": rule.match, "owner": rule.owner}, str(file))
+    for kind, link in policy.runbooks.items():
+        yield Setting(f"runbooks.{kind}", link, str(file))
     for name, bound in msgspec.structs.asdict(policy.bounds).items():
         yield Setting(f"bounds.{name}", bound, str(file) if name in found.get("bounds", {}) else DEFAULT)
 

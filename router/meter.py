@@ -164,8 +164,12 @@ class LaneMeter:
 
     # -- one event each; TALLIES says which ----------------------------------------------------------------
 
+    def _parked(self, event: said.Parked) -> None:
+        if event.reason == "on_conflict":  # else it was accepted before
+            self._queued(event)
+
     def _queued(self, event: said.Queued | said.Parked) -> None:
-        if isinstance(event, said.Queued) and event.repeat:
+        if event.repeat:
             self._counts[self._metrics.repeated] += 1
         else:
             self._counts[self._metrics.accepted[self._action(event.action)]] += 1
@@ -232,7 +236,7 @@ class LaneMeter:
 
 TALLIES: dict[type, Callable[[LaneMeter, Any], None]] = {
     said.Queued: LaneMeter._queued,
-    said.Parked: LaneMeter._queued,
+    said.Parked: LaneMeter._parked,
     said.Coalesced: LaneMeter._coalesced,
     said.Granted: LaneMeter._granted,
     said.Refused: LaneMeter._refused,
@@ -249,6 +253,8 @@ UNCOUNTED = {
     said.Progressed,
     said.StopAsked,
     said.CancellationKept,
+    said.Decided,
+    said.ApprovalVoided,
     said.Changed,
     said.SentOn,
     said.WorkerOpened,

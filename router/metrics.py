@@ -16,7 +16,7 @@ from keylane.schemas.events import LostReason, Status
 from keylane.schemas.refusals import Code
 
 OTHER = "other"
-OUTCOMES = (*get_args(Status), "refused")
+OUTCOMES = get_args(Status)
 REPORTS = ("Progress", "Completed", "Failed", "Renewal", "Release")
 RELOADS = ("lost", "culprit", "unavailable", "fault")
 WAIT_BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 7200, 86400)

@@ -47,6 +47,7 @@ class ConflictArtifact(Schema, frozen=True, kw_only=True):
     fingerprint: str
     """Equal for clashes of one kind: kind, resource pattern and actions, hashed."""
     recurrence: int | None = None
+    """Which of its fingerprint it is in this lane, as far as that is remembered; the first is 1."""
     runbook: str | None = None
     note: str = ""
     event_seq: int

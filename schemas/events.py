@@ -19,6 +19,8 @@ Status = Literal["completed", "failed", "cancelled", "superseded", "rejected", "
 LostReason = Literal["lease_expired", "session_lapsed", "session_left", "session_replaced"]
 
 
+ParkReason = Literal["on_conflict", "attempts", "approval_voided"]
+Verdict = Literal["approve", "reject"]
 ChangeEffect = Literal["applied", "known", "older", "repeated"]
 """`known`: it is the version that the lane knows. `older`: its source has told of a later one."""
 
@@ -68,13 +70,14 @@ class Queued(Event, frozen=True, kw_only=True):
 
 
 class Coalesced(Event, frozen=True, kw_only=True):
-    """Accepted: merged into `run`, whose outcome it gets."""
+    """Accepted: merged into `run`, whose outcome it gets. `parked`: which waits for a person's decision."""
 
     request: str
     run: str
     resource: str
     action: str
     actor: str = ""
+    parked: bool = False
     repeat: bool = False
 
 
@@ -97,13 +100,61 @@ class Granted(Event, frozen=True, kw_only=True):
 
 
 class Parked(Event, frozen=True, kw_only=True):
-    """Waits for a person's decision."""
+    """Waits for a person's decision: accepted so (`on_conflict`), or after its last attempt (`attempts`)."""
 
     request: str
     run: str
     resource: str
+    owner: str = ""
     action: str
     actor: str = ""
+    reason: ParkReason = "on_conflict"
+    expires_in_ms: int | None = None
+    """Without a decision it ends then."""
+    error: ErrorDetail | None = None
+    token: int | None = None
+    """The last one under which it was held."""
+    attempt: int = 0
+    expected_version: str | None = None
+    known_version: str | None = None
+    parties: tuple[Party, ...] = ()
+    repeat: bool = False
+
+
+class Decided(Event, frozen=True, kw_only=True):
+    """A person has decided on a parked run. It waits for its turn, or its end follows. `note` is for people."""
+
+    decision: str
+    """The id of the Decision."""
+    request: str
+    run: str
+    resource: str
+    owner: str
+    action: str
+    verdict: Verdict
+    by: str
+    version_seen: str
+    note: str = ""
+    conflict: str
+    """The artifact that is settled by it."""
+
+
+class ApprovalVoided(Event, frozen=True, kw_only=True):
+    """The resource was changed outside after a run was approved: a person is asked again."""
+
+    run: str
+    resource: str
+    owner: str
+    action: str
+    decision: str
+    by: str
+    """Who had approved it."""
+    change: str
+    expected_version: str | None = None
+    """The version that was seen then."""
+    known_version: str | None = None
+    expires_in_ms: int
+    parties: tuple[Party, ...] = ()
 
 
 class Refused(Event, frozen=True, kw_only=True):
@@ -321,6 +372,8 @@ AnyEvent = (
     | Coalesced
     | Granted
     | Parked
+    | Decided
+    | ApprovalVoided
     | Refused
     | Renewed
     | Progressed

@@ -5,13 +5,10 @@ Every command has an `id` of its own: the id under which its answer appears on `
 
 from __future__ import annotations
 
-from typing import Literal
-
 from msgspec import Raw
 
 from keylane.schemas.base import NULL, Schema
-
-Verdict = Literal["approve", "reject"]
+from keylane.schemas.events import Verdict
 
 
 class WorkRequest(Schema, frozen=True, kw_only=True):

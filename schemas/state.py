@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Raw
 
 from keylane.schemas.base import NULL, ErrorDetail, Schema
-from keylane.schemas.events import Status
+from keylane.schemas.events import ParkReason, Status
 from keylane.schemas.items import Checkpoint
 from keylane.schemas.refusals import Code
 
@@ -42,6 +42,21 @@ class IdempotencyKey(msgspec.Struct, frozen=True, kw_only=True):
     key: str
     digest: str
     """Of the work alone: not of who asks, under which id, or for how long."""
+
+
+class Review(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A person is asked; and what was decided, if it was approved."""
+
+    order: int
+    """Of the event that parked the run, which its artifact is named by."""
+    since_ms: int
+    since: str
+    reason: ParkReason
+    decision: str = ""
+    by: str = ""
+    version_seen: str = ""
+    decided_order: int | None = None
+    """Nothing else may complete on the resource after it."""
 
 
 class Run(Schema, frozen=True, kw_only=True):
@@ -81,6 +96,10 @@ class Run(Schema, frozen=True, kw_only=True):
     granted_order: int | None = None
     """Of the first grant: a retry goes ahead only if nothing else completed on the resource since."""
     previous_end: str | None = None
+    review: Review | None = None
+    """Parked: why. After that: that it was approved."""
+    parked_first: bool = False
+    """A person was asked as it came: that was its first answer."""
     checkpoint: Checkpoint | None = None
 
     ready_ms: int | None = None
@@ -203,6 +222,15 @@ class CountedGrant(Schema, frozen=True, kw_only=True):
     forget_ms: int
 
 
+class Recurrence(Schema, frozen=True, kw_only=True):
+    """How often clashes of one kind have come about here. Under the key `recurrence/<fingerprint>`."""
+
+    fingerprint: str
+    order: int
+    """Of the newest one's event."""
+    count: int
+
+
 class Resource(Schema, frozen=True, kw_only=True):
     """What is known of a requested key beyond its runs. Under the key `resource/<key>`."""
 
@@ -238,6 +266,7 @@ StateRecord = (
     | WorkerSession
     | Resource
     | CountedGrant
+    | Recurrence
 )
 
 
@@ -251,6 +280,7 @@ KEYS: dict[type, tuple[bytes, Callable[[Any], str]]] = {
     KeptCancellation: (b"cancelled/", attrgetter("request")),
     UnservedAction: (b"unserved/", attrgetter("action")),
     CountedGrant: (b"counted/", attrgetter("run")),
+    Recurrence: (b"recurrence/", attrgetter("fingerprint")),
     LaneRecord: (LANE_KEY, lambda _: ""),
 }
 """By type: what a record's key begins with, and the name that follows."""

@@ -11,17 +11,17 @@ from sys import intern
 from keylane.router.core.answers import refuse
 from keylane.router.core.bounds import crowded, full
 from keylane.router.core.coalescing import deadline_ms, idempotency, join, joinable
-from keylane.router.core.contention import contenders_of, lock_held, supersede
-from keylane.router.core.describe import about
+from keylane.router.core.contention import PARTIES_MAX, asks_a_person, contenders_of, lock_held, supersede
+from keylane.router.core.describe import about, asker, party_of
 from keylane.router.core.endings import end, note_unserved
 from keylane.router.core.lane import Lane
 from keylane.router.core.order import untimely
 from keylane.router.core.records import Arrived, Gone, Now
 from keylane.router.core.repeats import ANSWERED, Answered, repeat_first_answer, seen_before, under_key
 from keylane.router.core.versions import outdated
-from keylane.schemas.events import Coalesced, Queued
+from keylane.schemas.events import Coalesced, Parked, Queued
 from keylane.schemas.requests import WorkRequest
-from keylane.schemas.state import Run
+from keylane.schemas.state import Review, Run, RunState
 
 
 def meets(lane: Lane, arrived: Arrived, request: WorkRequest, now: Now) -> Run | Answered | None:
@@ -61,7 +61,11 @@ def arrive(lane: Lane, _run: Run | None, arrived: Arrived, now: Now) -> None:
     if grounds is not None:
         refuse(lane, arrived, now, grounds)
         return
-    _accept(lane, arrived, request, now)
+    clashing = [] if cancelled else asks_a_person(lane, request, contenders, arrived.owner)
+    if clashing:
+        _park(lane, arrived, request, clashing, now)
+        return
+    _queue(lane, arrived, request, now)
     if cancelled:
         lane.put(Gone(b"cancelled/" + request.id.encode()))
         end(lane, lane.runs[request.id], now, "cancelled")
@@ -70,10 +74,10 @@ def arrive(lane: Lane, _run: Run | None, arrived: Arrived, now: Now) -> None:
         supersede(lane, request, contenders, now)
 
 
-def _accept(lane: Lane, arrived: Arrived, request: WorkRequest, now: Now) -> None:
+def _queue(lane: Lane, arrived: Arrived, request: WorkRequest, now: Now) -> None:
+    """It waits for its turn."""
     owner, policy = arrived.owner, lane.policy.of(request.action)
-    quiet_ms = policy.quiet_ms
-    holder = lane.held.get(owner)
+    holder, quiet_ms = lane.held.get(owner), policy.quiet_ms
     queued = Queued(
         seq=lane.next_seq,
         clock_ms=now.clock_ms,
@@ -91,13 +95,52 @@ def _accept(lane: Lane, arrived: Arrived, request: WorkRequest, now: Now) -> Non
         ready_in_ms=quiet_ms or None,
     )
     seq = lane.publish(queued, owner, arrived.traceparent)
+    ready_ms = now.clock_ms + quiet_ms if quiet_ms else None
+    _accept(lane, arrived, request, now, seq, state="Waiting", ready_ms=ready_ms, lasts_ms=policy.queue_ms)
+    note_unserved(lane, request.action, now)
+
+
+def _park(lane: Lane, arrived: Arrived, request: WorkRequest, clashing: list[Run], now: Now) -> None:
+    """It waits for a person, who decides between it and what it meets."""
+    policy, resource = lane.policy.of(request.action), lane.resources.get(request.resource)
+    seq = lane.emit(
+        Parked,
+        now,
+        arrived.traceparent,
+        request=request.id,
+        run=request.id,
+        resource=request.resource,
+        owner=arrived.owner,
+        action=request.action,
+        actor=request.actor,
+        expires_in_ms=policy.review_ms,
+        expected_version=request.expected_version,
+        known_version=None if resource is None else resource.version,
+        parties=(asker(arrived, request, now), *(party_of(other) for other in clashing[:PARTIES_MAX])),
+    )
+    review = Review(order=seq, since_ms=now.clock_ms, since=now.time, reason="on_conflict")
+    _accept(lane, arrived, request, now, seq, state="Parked", review=review, lasts_ms=policy.review_ms)
+
+
+def _accept(
+    lane: Lane,
+    arrived: Arrived,
+    request: WorkRequest,
+    now: Now,
+    order: int,
+    *,
+    state: RunState,
+    lasts_ms: int,
+    ready_ms: int | None = None,
+    review: Review | None = None,
+) -> None:
     lane.put(
         Run(
             id=request.id,
-            order=seq,
-            state="Waiting",
+            order=order,
+            state=state,
             resource=request.resource,
-            owner=owner,
+            owner=arrived.owner,
             action=intern(request.action),
             digest=arrived.payload_digest,
             request_digest=arrived.digest,
@@ -111,11 +154,12 @@ def _accept(lane: Lane, arrived: Arrived, request: WorkRequest, now: Now) -> Non
             actor=intern(request.actor),
             traceparent=arrived.traceparent,
             payload=request.payload.copy(),
-            ready_ms=now.clock_ms + quiet_ms if quiet_ms else None,
-            expires_ms=now.clock_ms + policy.queue_ms,
+            ready_ms=ready_ms,
+            expires_ms=now.clock_ms + lasts_ms,
+            review=review,
+            parked_first=review is not None,
         )
     )
-    note_unserved(lane, request.action, now)
 
 
 def attach(lane: Lane, run: Run | None, arrived: Arrived, now: Now) -> None:
@@ -137,5 +181,6 @@ def attach(lane: Lane, run: Run | None, arrived: Arrived, now: Now) -> None:
         request=request.id,
         **about(run),
         actor=request.actor,
+        parked=run.state == "Parked",
     )
     join(lane, arrived, request, run, seq, now)

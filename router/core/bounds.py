@@ -14,7 +14,7 @@ RETRY_AFTER_MS = 1_000
 def full(lane: Lane, request: WorkRequest, owner: str) -> Grounds | None:
     """Why a run of its own is not taken in."""
     bounds, policy = lane.policy.bounds, lane.policy.of(request.action)
-    if len(lane.queue.get(owner, ())) >= bounds.waiters_per_resource:
+    if len(lane.queue.get(owner, ())) + len(lane.parked.get(owner, ())) >= bounds.waiters_per_resource:
         return Grounds("QUEUE_FULL", f"{bounds.waiters_per_resource} runs wait for this resource", RETRY_AFTER_MS)
     if len(lane.runs) >= bounds.runs:
         return Grounds("LANE_FULL", f"this partition remembers {bounds.runs} runs", RETRY_AFTER_MS)

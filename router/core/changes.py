@@ -7,6 +7,7 @@ from keylane.router.core.lane import Lane
 from keylane.router.core.order import out_of_order
 from keylane.router.core.records import Arrived, Now
 from keylane.router.core.resources import effect_of, known, note_changed
+from keylane.router.core.reviews import is_void, void
 from keylane.router.core.versions import stale
 from keylane.schemas.events import Changed
 from keylane.schemas.items import Notice
@@ -41,13 +42,18 @@ def changed(lane: Lane, arrived: Arrived, change: ResourceChange, now: Now) -> l
 
 def _unfinished(lane: Lane, owner: str, key: str) -> list[Run]:
     holder = lane.held.get(owner)
-    ids = [*(() if holder is None else (holder,)), *(id for _, id in lane.queue.get(owner, ()))]
+    others = (*lane.queue.get(owner, ()), *lane.parked.get(owner, ()))
+    ids = [*(() if holder is None else (holder,)), *(id for _, id in others)]
     return [run for run in map(lane.runs.__getitem__, ids) if run.resource == key]
 
 
 def recheck(lane: Lane, run: Run | None, arrived: Arrived, now: Now) -> None:
-    """Waiting: what it was decided on may be over now; then it is refused without waiting for its turn."""
+    """Waiting: what it was decided on may be over now; then it is refused without waiting for its turn, or, where a
+    person has approved it, goes back to review."""
     assert run is not None
+    if is_void(lane, run):
+        void(lane, run, now)
+        return
     grounds = stale(lane, run.resource, run.expected_version)
     grounds = grounds or out_of_order(lane, run.resource, run.action, run.requires)
     if grounds is not None:

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from keylane.router.core.lane import Lane
 from keylane.router.core.records import Arrived, Now
 from keylane.router.core.shape import work_digest
-from keylane.router.core.standing import likeness
+from keylane.router.core.standing import firm_order, is_approved, likeness
 from keylane.schemas.base import NULL
 from keylane.schemas.requests import WorkRequest
 from keylane.schemas.state import IdempotencyKey, Member, Run
@@ -34,11 +34,13 @@ def joinable(lane: Lane, request: WorkRequest, payload_digest: str, now: Now) ->
 
 def is_open(run: Run) -> bool:
     """Whether nobody has seen yet what it will do, so that it may still become something else."""
-    return run.state == "Waiting" and run.granted_order is None
+    return run.state == "Waiting" and run.granted_order is None and not is_approved(run)
 
 
 def _takes_more(lane: Lane, run: Run, in_window: bool) -> bool:
     """Whether what the run does, or has done, is what an equal request asks for now."""
+    if run.state == "Parked":
+        return True
     if run.state != "Waiting" and (run.stop is not None or not in_window):
         return False
     return _unchanged_since(lane, run)
@@ -49,9 +51,10 @@ def _unchanged_since(lane: Lane, run: Run) -> bool:
     resource = lane.resources.get(run.resource)
     if resource is None:
         return True
-    if run.granted_order is None or resource.changed_order > run.granted_order:
+    firm = firm_order(run)
+    if firm is None or resource.changed_order > firm:
         return False
-    return resource.completed_run == run.id or resource.completed_order < run.granted_order
+    return resource.completed_run == run.id or resource.completed_order < firm
 
 
 def join(lane: Lane, arrived: Arrived, request: WorkRequest, run: Run, order: int, now: Now) -> None:

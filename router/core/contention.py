@@ -1,4 +1,4 @@
-"""Arrival rule 6: what meets other work on its owning key is refused, replaces it, or waits behind it."""
+"""Arrival rule 6: what meets other work on its owning key is refused, replaces it, waits behind it, or for a person."""
 
 from __future__ import annotations
 
@@ -25,6 +25,15 @@ def contenders_of(lane: Lane, request: WorkRequest, owner: str) -> list[Run]:
     holder = lane.held.get(owner)
     waiting = [lane.runs[id] for _, id in lane.queue.get(owner, ())]
     return waiting if holder is None else [lane.runs[holder], *waiting]
+
+
+def asks_a_person(lane: Lane, request: WorkRequest, contenders: list[Run], owner: str) -> list[Run]:
+    """Those whom it meets such that a person has to decide: one that waits for that itself counts for this alone."""
+    policy = lane.policy.of(request.action)
+    if not policy.may_ask():
+        return []
+    parked = [lane.runs[id] for _, id in lane.parked.get(owner, ())]
+    return [other for other in (*contenders, *parked) if policy.against(other.action) == "review"]
 
 
 def lock_held(lane: Lane, arrived: Arrived, request: WorkRequest, contenders: list[Run], now: Now) -> Grounds | None:

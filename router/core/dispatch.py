@@ -15,7 +15,8 @@ from keylane.router.core.lane import Lane
 from keylane.router.core.order import note_granted, out_of_order, over_limit
 from keylane.router.core.records import Arrived, Now
 from keylane.router.core.resources import may_start_ms, note_started
-from keylane.router.core.standing import due_ms
+from keylane.router.core.reviews import is_void, void
+from keylane.router.core.standing import decided_on, due_ms, firm_order
 from keylane.router.core.transitions import ripen
 from keylane.router.core.versions import stale
 from keylane.schemas.events import Granted
@@ -66,20 +67,24 @@ def _offer_slots(lane: Lane, id: str, now: Now) -> None:
 
 
 def _settled_at_dispatch(lane: Lane, run: Run, now: Now) -> bool:
-    """Decide again, on the state as it is now, what was decided at arrival; and a retry goes only forward."""
+    """Decide again, on the state as it is now, what was decided at arrival; and a retried or approved run goes only
+    forward."""
     due = due_ms(run, lane.deadline_ms(run))
     if due is not None and due <= now.clock_ms:
         ripen(lane, run, Arrived(record=None), now)  # type: ignore[arg-type]  # a timer brings no record
         lane.stirred[run.owner] = None
         return True
-    resource = lane.resources.get(run.resource)
-    if run.granted_order is not None and resource is not None and resource.completed_order > run.granted_order:
+    if is_void(lane, run):
+        void(lane, run, now)
+        return True
+    resource, firm = lane.resources.get(run.resource), firm_order(run)
+    if firm is not None and resource is not None and resource.completed_order > firm:
         newer = resource.completed_run
         sides = (*parties_of(lane, run), *((party_of(lane.runs[newer]),) if newer in lane.runs else ()))
         end(lane, run, now, "superseded", superseded_by=newer, parties=sides)
         return True
     grounds = (
-        stale(lane, run.resource, run.expected_version)
+        stale(lane, run.resource, decided_on(run))
         or out_of_order(lane, run.resource, run.action, run.requires)
         or over_limit(lane, run.owner, run.action, run.id)
     )
@@ -114,7 +119,7 @@ def _grant(lane: Lane, run: Run, session: WorkerSession, now: Now) -> None:
         token=token,
         attempt=attempt,
         lease_ms=policy.lease_ms,
-        expected_version=run.expected_version,
+        expected_version=decided_on(run),
         hold_ms=policy.max_hold_ms,
         checkpoint=run.checkpoint,
         previous_end=run.previous_end,

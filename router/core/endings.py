@@ -12,10 +12,11 @@ from keylane.router.core.describe import about, outcome_of, parties_of
 from keylane.router.core.lane import Lane
 from keylane.router.core.records import Grounds, Now
 from keylane.router.core.resources import note_completed
+from keylane.router.core.standing import decided_on
 from keylane.schemas.base import NULL, ErrorDetail
-from keylane.schemas.events import AttemptFailed, Ended, Lost, LostReason, Party, Status, StopAsked
+from keylane.schemas.events import AttemptFailed, Ended, Lost, LostReason, Parked, Party, Status, StopAsked
 from keylane.schemas.items import Notice
-from keylane.schemas.state import Run, UnservedAction
+from keylane.schemas.state import Review, Run, UnservedAction
 
 UNREAD_MAX = 3
 """How often a run gets its attempt back because its item was never read (design section 4, workers)."""
@@ -57,7 +58,7 @@ def end(
         clock_ms=now.clock_ms,
         time=now.time,
         **outcome_of(done),
-        expected_version=run.expected_version if status == "refused" else None,
+        expected_version=decided_on(run) if status == "refused" else None,
         known_version=known_version,
         held_ms=held_ms,
         requests=requests,
@@ -119,8 +120,11 @@ def fail(lane: Lane, run: Run, now: Now, error: ErrorDetail, *, final: bool, ret
     if run.stop is not None:
         _stopped(lane, run, now, error)
         return
-    if final or run.attempt >= lane.policy.of(run.action).attempts:
+    if final:
         end(lane, run, now, "failed", error=error)
+        return
+    if run.attempt >= lane.policy.of(run.action).attempts:
+        _give_up(lane, run, now, error)
         return
     longest_ms = lane.policy.of(run.action).queue_ms
     delay_ms = backoff_ms(lane, run) if retry_after_ms is None else min(max(0, retry_after_ms), longest_ms)
@@ -149,8 +153,10 @@ def lose(lane: Lane, run: Run, now: Now, reason: LostReason) -> None:
     """The holder's lease is over without a result: a failed attempt, unless its item was never read."""
     session = lane.sessions.get(run.session)
     unread = session is not None and run.number > session.read and run.unread < UNREAD_MAX
-    final = run.stop is not None or (not unread and run.attempt >= lane.policy.of(run.action).attempts)
-    delay_ms = 0 if unread or final else backoff_ms(lane, run)
+    policy = lane.policy.of(run.action)
+    spent = not unread and run.attempt >= policy.attempts
+    final = run.stop is not None or (spent and policy.then == "fail")
+    delay_ms = 0 if unread or spent or final else backoff_ms(lane, run)
     lane.emit(
         Lost,
         now,
@@ -170,14 +176,8 @@ def lose(lane: Lane, run: Run, now: Now, reason: LostReason) -> None:
         lane.tell(session, Notice, kind="lost", run=run.id, token=run.token, reason=reason)
     if run.stop is not None:
         _stopped(lane, run, now, None)
-    elif final:
-        end(
-            lane,
-            run,
-            now,
-            "failed",
-            error=ErrorDetail(code="EXPIRED", message=f"every attempt was lost: {reason}"),
-        )
+    elif spent:
+        _give_up(lane, run, now, ErrorDetail(code="EXPIRED", message=f"every attempt was lost: {reason}"))
     elif unread:
         again = replace(run, attempt=run.attempt - 1, unread=run.unread + 1)
         wait_again(lane, again, now, 0, run.previous_end)
@@ -203,25 +203,56 @@ def ask_to_stop(lane: Lane, run: Run, now: Now, status: Status, by: str) -> None
 
 def wait_again(lane: Lane, run: Run, now: Now, delay_ms: int, previous_end: str | None) -> None:
     """Back to the queue, in the place that its acceptance gives it; not ready for `delay_ms`."""
-    lane.put(
-        replace(
-            run,
-            state="Waiting",
-            ready_ms=now.clock_ms + delay_ms if delay_ms else None,
-            expires_ms=now.clock_ms + lane.policy.of(run.action).queue_ms,
-            previous_end=previous_end,
-            session="",
-            holder="",
-            number=0,
-            since_ms=0,
-            since="",
-            lease_ms=0,
-            lease_until_ms=None,
-            hold_until_ms=None,
-            blocked=None,
-        )
-    )
+    ready_ms = now.clock_ms + delay_ms if delay_ms else None
+    expires_ms = now.clock_ms + lane.policy.of(run.action).queue_ms
+    waits = replace(run, state="Waiting", ready_ms=ready_ms, expires_ms=expires_ms, previous_end=previous_end)
+    lane.put(_unheld(waits))
     note_unserved(lane, run.action, now)
+
+
+def _unheld(run: Run) -> Run:
+    return replace(
+        run,
+        session="",
+        holder="",
+        number=0,
+        since_ms=0,
+        since="",
+        lease_ms=0,
+        lease_until_ms=None,
+        hold_until_ms=None,
+        blocked=None,
+    )
+
+
+def _give_up(lane: Lane, run: Run, now: Now, error: ErrorDetail) -> None:
+    """The last attempt is over: the run fails, or a person is asked."""
+    policy = lane.policy.of(run.action)
+    if policy.then == "fail":
+        end(lane, run, now, "failed", error=error)
+        return
+    resource = lane.resources.get(run.resource)
+    seq = lane.emit(
+        Parked,
+        now,
+        run.traceparent,
+        request=run.id,
+        **about(run),
+        owner=run.owner,
+        actor=run.actor,
+        reason="attempts",
+        expires_in_ms=policy.review_ms,
+        error=error,
+        token=run.token,
+        attempt=run.attempt,
+        expected_version=decided_on(run),
+        known_version=None if resource is None else resource.version,
+        parties=parties_of(lane, run),
+    )
+    review = Review(order=seq, since_ms=now.clock_ms, since=now.time, reason="attempts")
+    expires_ms = now.clock_ms + policy.review_ms
+    previous = f"failed: {error.code}: {error.message}"
+    lane.put(_unheld(replace(run, state="Parked", expires_ms=expires_ms, previous_end=previous, review=review)))
 
 
 def note_unserved(lane: Lane, action: str, now: Now) -> None:

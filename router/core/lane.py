@@ -21,6 +21,7 @@ from keylane.router.core.standing import Likeness
 from keylane.router.core.timers import Timers, Waits
 from keylane.schemas import topics
 from keylane.schemas.base import Schema
+from keylane.schemas.conflicts import ConflictArtifact
 from keylane.schemas.events import AnyEvent
 from keylane.schemas.items import Notice, SessionOpened, WorkItem
 from keylane.schemas.state import (
@@ -30,6 +31,7 @@ from keylane.schemas.state import (
     KeptCancellation,
     LaneRecord,
     Member,
+    Recurrence,
     RefusedRequest,
     Resource,
     Run,
@@ -73,11 +75,13 @@ class Lane:
         self.sessions: dict[str, WorkerSession] = {}
         self.resources: dict[str, Resource] = {}
         self.counted: dict[str, CountedGrant] = {}
+        self.recurrences: dict[str, Recurrence] = {}
         # Derived: what the runs carry; and by owning key: who waits, in acceptance order; who holds; and, where
         # nobody holds, the first ready run, which also stands in `heads` under its action.
         self.carried_bytes = 0
         self.queue: dict[str, list[Entry]] = {}
         self.held: dict[str, str] = {}
+        self.parked: dict[str, list[Entry]] = {}
         self.head_of: dict[str, tuple[str, Entry]] = {}
         self.heads: dict[str, list[Entry]] = {}
         self.waiting_owners: dict[str, dict[str, int]] = {}
@@ -89,6 +93,7 @@ class Lane:
         self.keyed: dict[tuple[str, str], list[Entry]] = {}
         self.seats = Seats()
         self.refused_order: list[Entry] = []
+        self.recurred: list[Entry] = []
         # How many wait, and by when they were accepted: what is watched from outside, no rule.
         self.waiting = Waits(self._is_waiting)
         # Timers that decide fire only after both inputs have been read up; the others only forget.
@@ -144,11 +149,23 @@ class Lane:
         self.outputs.append(Output(topics.EVENTS, key, event, id, traceparent))
         artifact = conflict(event, id)
         if artifact is not None:
+            if isinstance(artifact, ConflictArtifact):
+                artifact = self._counted_again(artifact)
             self.outputs.append(Output(topics.CONFLICTS, key, artifact, id, traceparent))
         letter = dead_letter(event, self.partition)
         if letter is not None:
             self.outputs.append(Output(topics.DEADLETTERS, key, letter, id, traceparent))
         return seq
+
+    def _counted_again(self, artifact: ConflictArtifact) -> ConflictArtifact:
+        """With how often its kind has come about here, and where to read what to do about it."""
+        fingerprint = artifact.fingerprint
+        before = self.recurrences.get(fingerprint)
+        count = 1 if before is None else before.count + 1
+        self.put(Recurrence(fingerprint=fingerprint, order=artifact.event_seq, count=count))
+        while len(self.recurrences) > self.policy.bounds.recurrences:
+            self.put(Gone(b"recurrence/" + self.recurred[0][1].encode()))
+        return replace(artifact, recurrence=count, runbook=self.policy.runbooks.get(artifact.kind))
 
     def tell(
         self,

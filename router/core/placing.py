@@ -26,6 +26,7 @@ from keylane.schemas.state import (
     CountedGrant,
     KeptCancellation,
     Member,
+    Recurrence,
     RefusedRequest,
     Resource,
     Run,
@@ -75,6 +76,8 @@ def _place(lane: Lane, run: Run) -> None:
         lane.waiting.enter(run.accepted_ms, run.id)
         owners = lane.waiting_owners.setdefault(run.action, {})
         owners[run.owner] = owners.get(run.owner, 0) + 1
+    elif run.state == "Parked":
+        add(lane.parked, run.owner, entry)
     elif run.state == "Held":
         assert run.owner not in lane.held, "one live grant per owning key"
         lane.held[run.owner] = run.id
@@ -92,6 +95,8 @@ def _unplace(lane: Lane, run: Run) -> None:
             del owners[run.owner]
             if not owners:
                 del lane.waiting_owners[run.action]
+    elif run.state == "Parked":
+        remove(lane.parked, run.owner, entry)
     elif run.state == "Held":
         del lane.held[run.owner]
         remove(lane.held_by, run.session, entry)
@@ -221,6 +226,16 @@ def put_counted(lane: Lane, key: bytes, id: str, new: CountedGrant | None) -> No
     lane.idle.set(key, None if new is None else new.forget_ms)
 
 
+def put_recurrence(lane: Lane, key: bytes, fingerprint: str, new: Recurrence | None) -> None:
+    """Counts have an order of their own: the one that was counted longest ago goes first."""
+    old = lane.recurrences.pop(fingerprint, None)
+    if old is not None:
+        del lane.recurred[bisect_left(lane.recurred, (old.order, fingerprint))]
+    if new is not None:
+        lane.recurrences[fingerprint] = new
+        insort(lane.recurred, (new.order, fingerprint))
+
+
 PUT: dict[type, Callable[[Lane, bytes, str, Any], None]] = {
     Run: put_run,
     Member: put_member,
@@ -230,6 +245,7 @@ PUT: dict[type, Callable[[Lane, bytes, str, Any], None]] = {
     WorkerSession: put_session,
     Resource: put_resource,
     CountedGrant: put_counted,
+    Recurrence: put_recurrence,
 }
 FORGET = {KEYS[kind][0].decode().rstrip("/"): change for kind, change in PUT.items()}
 """The same by what the record's key begins with, which is all that is known of one that is to be forgotten."""

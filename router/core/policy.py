@@ -9,7 +9,8 @@ from typing import Literal
 
 from msgspec import Struct
 
-OnConflict = Literal["queue", "reject", "supersede"]
+OnConflict = Literal["queue", "reject", "supersede", "review"]
+Then = Literal["fail", "review"]
 
 SECOND_MS = 1_000
 HOUR_MS = 3_600_000
@@ -53,12 +54,20 @@ class ActionPolicy(Struct, frozen=True, kw_only=True):
     requires: tuple[str, ...] = ()
     """One of these must be the last completed action on the requested key."""
     limit: Limit | None = None
+    then: Then = "fail"
+    """After the last attempt: the run fails, or a person is asked."""
+    review_ms: int = 7 * DAY_MS
+    """How long a person may take."""
     queue_ms: int = DAY_MS
     max_hold_ms: int = DAY_MS
 
     def only_queues(self) -> bool:
         """Whether this action waits behind whatever it meets."""
         return self.on_conflict == "queue" and not self.on_conflict_with
+
+    def may_ask(self) -> bool:
+        """Whether a person may be asked where this action meets another."""
+        return self.on_conflict == "review" or "review" in self.on_conflict_with.values()
 
     def against(self, action: str) -> OnConflict:
         """What happens when this action meets a run of `action`."""
@@ -81,6 +90,8 @@ class Bounds(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     refusals: int = 100_000
     kept_cancellations: int = 10_000
     unserved_actions: int = 10_000
+    recurrences: int = 10_000
+    """Kinds of clashes that are counted."""
     resources: int = 200_000
     """Beyond, those that were idle longest go; but with what hangs on their last step, or on a limit, none is taken."""
     sessions: int = 1_000
@@ -93,6 +104,8 @@ class Policy(Struct, frozen=True, kw_only=True):
     actions: dict[str, ActionPolicy] = {}
     pools: tuple[str, ...] = ("default",)
     bounds: Bounds = Bounds()
+    runbooks: dict[str, str] = {}
+    """By the kind of a conflict artifact: where people read what to do about it."""
     session_lapse_ms: int = 10 * SECOND_MS
     unserved_after_ms: int = 30 * SECOND_MS
     retention_ms: int = HOUR_MS

@@ -10,9 +10,21 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from keylane.schemas.conflicts import ConflictArtifact, ConflictKind, NextStep
+from keylane.schemas.conflicts import ConflictArtifact, ConflictKind, ConflictRecord, ConflictResolved, NextStep
 from keylane.schemas.deadletters import DeadLetter
-from keylane.schemas.events import AnyEvent, DeadLettered, Ended, Fenced, Lost, Party, Refused, Withdrawn
+from keylane.schemas.events import (
+    AnyEvent,
+    ApprovalVoided,
+    DeadLettered,
+    Decided,
+    Ended,
+    Fenced,
+    Lost,
+    Parked,
+    Party,
+    Refused,
+    Withdrawn,
+)
 
 REFUSED_KINDS: dict[str, tuple[ConflictKind, NextStep]] = {
     "LOCK_HELD": ("lock_held", "wait_and_retry"),
@@ -22,13 +34,15 @@ REFUSED_KINDS: dict[str, tuple[ConflictKind, NextStep]] = {
     "LIMIT_REACHED": ("limit_reached", "wait_and_retry"),
     "DEADLOCK": ("deadlock", "wait_and_retry"),
 }
+CLASHING = ("WorkRequest", "Decision")
+"""Commands whose refusal can be a clash of intentions."""
 DEADLINE_PASSED = "its deadline passed"
 VARIABLE = re.compile(r"[^/:]*[0-9][^/:]*")
 """What differs between resources of one pattern: a path segment with a digit in it."""
 
 
-def conflict(event: AnyEvent, id: str) -> ConflictArtifact | None:
-    """The artifact of an event, where intentions clashed. `id` is the event's, `<partition>-<seq>`."""
+def conflict(event: AnyEvent, id: str) -> ConflictRecord | None:
+    """The artifact of an event where intentions clashed, or that one is settled. `id`: its `<partition>-<seq>`."""
     follows = ARTIFACTS.get(type(event))
     return None if follows is None else follows(event, id)
 
@@ -51,7 +65,7 @@ def dead_letter(event: AnyEvent, partition: int) -> DeadLetter | None:
 
 
 def _refused(event: Refused, id: str) -> ConflictArtifact | None:
-    if event.repeat or event.command != "WorkRequest" or event.code not in REFUSED_KINDS:
+    if event.repeat or event.command not in CLASHING or event.code not in REFUSED_KINDS:
         return None
     kind, step = REFUSED_KINDS[event.code]
     said = {"expected_version": event.expected_version, "known_version": event.known_version}
@@ -83,6 +97,24 @@ def _refused_late(event: Ended, id: str) -> ConflictArtifact | None:
     return _artifact(event, id, kind, step, note=event.error.message, **said)
 
 
+def _parked(event: Parked, id: str) -> ConflictArtifact | None:
+    if event.repeat:
+        return None
+    said = {"expected_version": event.expected_version, "known_version": event.known_version}
+    why = "" if event.error is None else event.error.message
+    return _artifact(event, id, "parked", "ask_a_person", note=why, **said)
+
+
+def _voided(event: ApprovalVoided, id: str) -> ConflictArtifact:
+    said = {"expected_version": event.expected_version, "known_version": event.known_version}
+    why = f"approved by {event.by} before the change {event.change}"
+    return _artifact(event, id, "approval_voided", "ask_a_person", note=why, **said)
+
+
+def _decided(event: Decided, id: str) -> ConflictResolved:
+    return ConflictResolved(id=id, conflict=event.conflict, resource=event.resource, by=event.by, note=event.note)
+
+
 def _withdrawn(event: Withdrawn, id: str) -> ConflictArtifact | None:
     return _expired(event, id, DEADLINE_PASSED) if event.status == "expired" and not event.repeat else None
 
@@ -104,9 +136,12 @@ def _dead_lettered(event: DeadLettered, id: str) -> ConflictArtifact | None:
     return _artifact(event, id, "id_reused", "drop_it", note=event.reason) if event.code == "ID_REUSED" else None
 
 
-ARTIFACTS: dict[type, Callable[[Any, str], ConflictArtifact | None]] = {
+ARTIFACTS: dict[type, Callable[[Any, str], ConflictRecord | None]] = {
     Refused: _refused,
     Ended: _ended,
+    Parked: _parked,
+    ApprovalVoided: _voided,
+    Decided: _decided,
     Withdrawn: _withdrawn,
     Fenced: _fenced,
     Lost: _lost,

@@ -55,6 +55,8 @@ class Grounds(NamedTuple):
     expected_version: str | None = None
     known_version: str | None = None
     parties: tuple[Party, ...] = ()
+    action: str = ""
+    """Where the command names none itself."""
 
 
 class Due(NamedTuple):

@@ -14,7 +14,7 @@ from keylane.router.core.lane import Lane
 from keylane.router.core.records import Arrived, Grounds, Now
 from keylane.router.core.resources import changed_since
 from keylane.router.core.shape import work_digest
-from keylane.schemas.events import Coalesced, Ended, Queued, Withdrawn
+from keylane.schemas.events import Coalesced, Ended, Parked, Queued, Withdrawn
 from keylane.schemas.requests import WorkRequest
 from keylane.schemas.state import Member, RefusedRequest, Run
 
@@ -83,6 +83,8 @@ def repeat_first_answer(lane: Lane, run: Run, member: Member, now: Now) -> None:
     }
     if member.left is not None:
         lane.emit(Withdrawn, now, member.traceparent, **first, status=member.left)
+    elif member.id == run.id and run.parked_first:
+        lane.emit(Parked, now, member.traceparent, **first, owner=run.owner, actor=member.actor)
     elif member.id == run.id:
         lane.emit(Queued, now, member.traceparent, **first, owner=run.owner, actor=member.actor)
     else:

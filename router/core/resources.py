@@ -11,6 +11,7 @@ from keylane.router.core.lane import Lane
 from keylane.router.core.order import lift
 from keylane.router.core.records import Now
 from keylane.router.core.shape import VERSION_CHARACTERS_MAX
+from keylane.router.core.standing import decided_on
 from keylane.schemas.events import ChangeEffect
 from keylane.schemas.requests import ResourceChange
 from keylane.schemas.state import Resource, Run
@@ -45,7 +46,7 @@ def note_completed(
     current = (version, observed_version)
     if not lane.policy.of(run.action).harmless:
         resource = replace(
-            _versions(resource, (resource.version, run.expected_version), current),
+            _versions(resource, (resource.version, decided_on(run)), current),
             completed_order=order,
             completed_run=run.id,
             completed_action=run.action,
@@ -115,7 +116,7 @@ def note_changed(lane: Lane, change: ResourceChange, effect: ChangeEffect, now: 
 def note_found(lane: Lane, run: Run, now: Now, observed_version: str) -> None:
     """A worker looked, and the resource was not what its run was decided on."""
     resource = known(lane, run.resource)
-    keep(lane, _versions(resource, (resource.version, run.expected_version), (observed_version,)), now, 0)
+    keep(lane, _versions(resource, (resource.version, decided_on(run)), (observed_version,)), now, 0)
 
 
 def keep(lane: Lane, resource: Resource, now: Now, waits_ms: int) -> None:

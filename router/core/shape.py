@@ -17,6 +17,7 @@ NAME_CHARACTERS_MAX = 128
 ACTOR_CHARACTERS_MAX = 256
 VERSION_CHARACTERS_MAX = 256
 REQUIRES_MAX = 16
+NOTE_CHARACTERS_MAX = 2_048
 DEADLINE_MS_MAX = 30 * 24 * 3_600_000
 
 
@@ -42,6 +43,8 @@ def checked(request: Request, run_bytes_max: int) -> Request:
         raise Misshapen("BAD_RECORD", f"actor: longer than {ACTOR_CHARACTERS_MAX} characters")
     if isinstance(request, Cancellation | Decision):
         _name("request", request.request)
+    if isinstance(request, Decision):
+        _decision(request)
     if isinstance(request, ResourceChange):
         _change(request)
     if isinstance(request, WorkRequest):
@@ -65,6 +68,16 @@ def _work(request: WorkRequest, run_bytes_max: int) -> None:
         _name("requires", action)
     if len(memoryview(request.payload)) > run_bytes_max:
         raise Misshapen("TOO_LARGE", f"payload: more than {run_bytes_max} bytes")
+
+
+def _decision(decision: Decision) -> None:
+    _name("by", decision.by, ACTOR_CHARACTERS_MAX)
+    if decision.version_seen:  # empty: none is known
+        _name("version_seen", decision.version_seen, VERSION_CHARACTERS_MAX)
+    if len(decision.digest or "") > NAME_CHARACTERS_MAX:
+        raise Misshapen("BAD_RECORD", f"digest: at most {NAME_CHARACTERS_MAX} characters")
+    if len(decision.note) > NOTE_CHARACTERS_MAX:
+        raise Misshapen("BAD_RECORD", f"note: at most {NOTE_CHARACTERS_MAX} characters")
 
 
 def _change(change: ResourceChange) -> None:

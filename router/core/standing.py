@@ -22,6 +22,23 @@ def likeness(of: Run | WorkRequest, digest: str) -> Likeness:
     return (*plain, of.expected_version, frozenset(of.requires))
 
 
+def is_approved(run: Run) -> bool:
+    """Whether a person has decided that it may go ahead."""
+    return run.review is not None and run.review.decided_order is not None
+
+
+def firm_order(run: Run) -> int | None:
+    """The event after which nothing else may complete on its resource: its approval, or else its first grant."""
+    if run.review is not None and run.review.decided_order is not None:
+        return run.review.decided_order
+    return run.granted_order
+
+
+def decided_on(run: Run) -> str | None:
+    """The version that it goes ahead on: that of its approval, or else that of its request."""
+    return (run.review.version_seen if run.review is not None else None) or run.expected_version
+
+
 def idempotency_key(of: Run | Member) -> tuple[str, str]:
     """The owning key and the requester's own."""
     assert of.idempotency is not None

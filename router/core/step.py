@@ -19,6 +19,7 @@ from keylane.router.core.lane import Lane
 from keylane.router.core.records import Arrived, Due, Gone, Grounds, Now, WaitChecked
 from keylane.router.core.repeats import Answered, repeat
 from keylane.router.core.retention import counted_due, resource_due, unserved_due
+from keylane.router.core.reviews import decide
 from keylane.router.core.sessions import SESSION_TABLE
 from keylane.router.core.shape import Misshapen, checked, digests
 from keylane.router.core.transitions import (
@@ -27,6 +28,7 @@ from keylane.router.core.transitions import (
     expire,
     fence,
     forget,
+    give_up,
     ignore,
     impossible,
     not_yet,
@@ -66,7 +68,7 @@ TABLE: dict[type, tuple[Cell, Cell, Cell, Cell, Cell]] = {
     WorkRequest:    (arrive,     attach,     attach,     attach,         repeat),
     LockRequest:    (not_yet,    not_yet,    not_yet,    not_yet,        not_yet),
     Cancellation:   (remember,   withdraw,   withdraw,   withdraw,       too_late),
-    Decision:       (unknown,    too_late,   not_yet,    too_late,       too_late),
+    Decision:       (unknown,    too_late,   decide,     too_late,       too_late),
     Progress:       (fence,      impossible, impossible, renew,          impossible),
     Renewal:        (fence,      impossible, impossible, not_yet,        impossible),
     Completed:      (fence,      impossible, impossible, complete,       ignore),
@@ -75,7 +77,7 @@ TABLE: dict[type, tuple[Cell, Cell, Cell, Cell, Cell]] = {
     ResourceChange: (impossible, recheck,    ignore,     tell_holder,    impossible),
     SessionEnded:   (not_yet,    not_yet,    not_yet,    not_yet,        not_yet),
     WaitChecked:    (ignore,     impossible, ignore,     ignore,         ignore),
-    Due:            (impossible, ripen,      impossible, expire,         forget),
+    Due:            (impossible, ripen,      give_up,    expire,         forget),
 }
 # fmt: on
 

@@ -15,7 +15,7 @@ from keylane.router.core.resources import note_found
 from keylane.schemas.base import NULL, ErrorDetail
 from keylane.schemas.events import CancellationKept, Fenced, Party, Progressed, Withdrawn
 from keylane.schemas.items import Checkpoint, Notice
-from keylane.schemas.requests import Cancellation
+from keylane.schemas.requests import Cancellation, Decision
 from keylane.schemas.results import Completed, Failed, Progress
 from keylane.schemas.state import KeptCancellation, Member, Run
 
@@ -90,7 +90,11 @@ def _leave(lane: Lane, run: Run, member: Member, now: Now, by: str) -> None:
 
 def too_late(lane: Lane, run: Run | None, arrived: Arrived, now: Now) -> None:
     """The run, or this requester's part in it, is over."""
-    refuse(lane, arrived, now, Grounds("TOO_LATE", "it has ended, or was asked to stop, already"))
+    if isinstance(arrived.record, Decision) and run is not None:
+        why = f"it waits for no decision: it is {run.state.lower()}"
+    else:
+        why = "it has ended, or was asked to stop, already"
+    refuse(lane, arrived, now, Grounds("TOO_LATE", why))
 
 
 def unknown(lane: Lane, run: Run | None, arrived: Arrived, now: Now) -> None:
@@ -211,24 +215,41 @@ def found_stale(lane: Lane, run: Run, now: Now, error: ErrorDetail, observed_ver
 def ripen(lane: Lane, run: Run | None, arrived: Arrived, now: Now) -> None:
     """Waiting: requesters whose deadline has passed leave; its wait is over; or its backoff is."""
     assert run is not None
+    if _ends_overdue(lane, run, now):
+        return
+    if run.expires_ms is not None and run.expires_ms <= now.clock_ms:
+        why = "no_worker: no worker handles the action" if run.action in lane.unserved else "its turn did not come"
+        _expired(lane, run, now, why)
+    elif run.ready_ms is not None and run.ready_ms <= now.clock_ms:
+        # Who joins writes no run anew: only now is it seen that somebody did, and it waits on.
+        again_ms = settled_ms(lane, run) if is_open(run) else 0
+        lane.put(replace(run, ready_ms=again_ms if again_ms > now.clock_ms else None))
+
+
+def give_up(lane: Lane, run: Run | None, arrived: Arrived, now: Now) -> None:
+    """Parked: requesters whose deadline has passed leave; or nobody has decided in time."""
+    assert run is not None
+    if not _ends_overdue(lane, run, now) and run.expires_ms is not None and run.expires_ms <= now.clock_ms:
+        _expired(lane, run, now, "undecided: nobody has decided in time")
+
+
+def _ends_overdue(lane: Lane, run: Run, now: Now) -> bool:
+    """Whether the run ends with the deadline of its last requester; the others' only take them out of it."""
     for member in _overdue(lane, run, now):
         if sum(1 for _ in lane.live_members(run)) == 1:
-            error = ErrorDetail(code="EXPIRED", message="its deadline passed before it was granted")
-            end(lane, run, now, "expired", error=error, parties=parties_of(lane, run))
-            return
+            _expired(lane, run, now, "its deadline passed before it was granted")
+            return True
         lane.put(replace(member, left="expired"))
         side = replace(party_of(run), request=member.id, actor=member.actor, at_ms=member.accepted_ms)
         lane.emit(
             Withdrawn, now, member.traceparent, **about(run), request=member.id, status="expired", parties=(side,)
         )
-    if run.expires_ms is not None and run.expires_ms <= now.clock_ms:
-        why = "no_worker: no worker handles the action" if run.action in lane.unserved else "its turn did not come"
-        error = ErrorDetail(code="EXPIRED", message=why)
-        end(lane, run, now, "expired", error=error, parties=parties_of(lane, run))
-    elif run.ready_ms is not None and run.ready_ms <= now.clock_ms:
-        # Who joins writes no run anew: only now is it seen that somebody did, and it waits on.
-        again_ms = settled_ms(lane, run) if is_open(run) else 0
-        lane.put(replace(run, ready_ms=again_ms if again_ms > now.clock_ms else None))
+    return False
+
+
+def _expired(lane: Lane, run: Run, now: Now, why: str) -> None:
+    error = ErrorDetail(code="EXPIRED", message=why)
+    end(lane, run, now, "expired", error=error, parties=parties_of(lane, run))
 
 
 def _overdue(lane: Lane, run: Run, now: Now) -> list[Member]:

@@ -21,9 +21,9 @@ from keylane.schemas import topics
 from keylane.schemas.base import ErrorDetail
 from keylane.schemas.codec import Undecodable, decode_state, encode
 from keylane.schemas.conflicts import ConflictArtifact
-from keylane.schemas.events import Event
+from keylane.schemas.events import Event, Verdict
 from keylane.schemas.metadata import ScopeRule
-from keylane.schemas.requests import Cancellation, Request, ResourceChange, WorkRequest
+from keylane.schemas.requests import Cancellation, Decision, Request, ResourceChange, WorkRequest
 from keylane.schemas.results import Completed, Failed, Progress, Result, WorkerHeartbeat, WorkerJoined, WorkerLeft
 from keylane.schemas.scopes import Scopes
 from keylane.schemas.state import Run
@@ -38,10 +38,12 @@ TOKENS_A_LOAD = 1_000
 """How far each load moves the token counter, as the wall clock would."""
 
 INDEXES = (
-    "queue", "held", "head_of", "heads", "waiting_owners", "equal", "held_by", "members_of", "deadlines_of",
-    "refused_order", "keyed", "counted_of",
+    "queue", "held", "parked", "head_of", "heads", "waiting_owners", "equal", "held_by", "members_of", "deadlines_of",
+    "refused_order", "keyed", "counted_of", "recurred",
 )  # fmt: skip
-RECORDS = ("runs", "members", "refused", "kept", "unserved", "sessions", "resources", "counted")
+RECORDS = ("runs", "members", "refused", "kept", "unserved", "sessions", "resources", "counted", "recurrences")
+UNSAID: dict[str, Any] = {"own": None, "recurrences": None, "recurred": None}
+"""Put over an image: nothing but what each event counts may differ."""
 TIMERS = ("deciding", "outcomes", "idle", "resting")
 
 
@@ -181,6 +183,15 @@ class Bench:
         """Somebody changed the resource outside keylane."""
         fields = {"id": f"change-{self.offset}", "by": "ann", "what": "edit"} | fields
         return self.feed(ResourceChange(resource=resource, version=version, **fields))
+
+    def decide(
+        self, request: str, verdict: Verdict = "approve", version_seen: str = "", resource: str = API, **fields: Any
+    ) -> list[Output]:
+        """A person decides on a parked run."""
+        fields = {"id": f"d-{self.offset}", "by": "boss"} | fields
+        return self.feed(
+            Decision(resource=resource, request=request, verdict=verdict, version_seen=version_seen, **fields)
+        )
 
     def join(self, session: str, *actions: str, slots: int = 1, generation: int = 1, **fields: Any) -> list[Output]:
         """Joins and, once it is opened, sends the first heartbeat: nothing is granted before that."""

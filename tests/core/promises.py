@@ -8,15 +8,18 @@ from typing import Any
 from keylane.router.core.policy import Policy
 from keylane.schemas.conflicts import ConflictArtifact
 from keylane.schemas.events import (
+    ApprovalVoided,
     AttemptFailed,
     Changed,
     Coalesced,
     DeadLettered,
+    Decided,
     Ended,
     Event,
     Fenced,
     Granted,
     Lost,
+    Parked,
     Progressed,
     Queued,
     Refused,
@@ -58,7 +61,11 @@ class Judge:
         self.terminal: Counter[str] = Counter()
         self.waiting: dict[str, dict[str, tuple[int, str, int]]] = defaultdict(dict)
         """By owning key and run: order of acceptance, action, and from when on it is ready."""
-        self.about: dict[str, Queued] = {}
+        self.about: dict[str, Queued | Parked] = {}
+        self.parked: dict[str, str] = {}
+        self.approved: dict[str, Decided] = {}
+        self.moved: dict[str, int] = {}
+        """By resource: the newest event that changed it, by a completion that is not harmless or from outside."""
         self.clashes: set[int] = set()
         self.artifacts: Counter[int] = Counter()
 
@@ -100,8 +107,10 @@ class Judge:
     def is_clash(event: Any) -> bool:
         """Promise 11: whether an artifact is due."""
         match event:
-            case Refused(command="WorkRequest", repeat=False):
+            case Refused(repeat=False) if event.command in ("WorkRequest", "Decision"):
                 return event.code in CLASHING
+            case Parked(repeat=False) | ApprovalVoided():
+                return True
             case Ended(repeat=False, coalesced=False):
                 seen = event.observed_version
                 inconsistent = event.status == "completed" and seen is not None and seen != event.version
@@ -132,6 +141,33 @@ class Judge:
             ready_ms = event.clock_ms if not delayed else 10**15  # those are not held to their place
             self.waiting[event.owner][event.run] = (event.seq, event.action, ready_ms)
 
+    def on_Parked(self, event: Parked) -> None:
+        if event.repeat:
+            return
+        if event.reason == "on_conflict":
+            self.run_of[event.request] = event.run
+            self.members[event.run].append(event.request)
+            self.about[event.run] = event
+        else:
+            grant = self.live.get(event.owner)
+            if grant is not None and grant.run == event.run:
+                self.fails(self.live.pop(event.owner))
+            self.waiting[event.owner].pop(event.run, None)
+        self.parked[event.run] = event.owner
+
+    def on_Decided(self, event: Decided) -> None:
+        owner = self.parked[event.run]
+        if event.verdict == "approve":
+            del self.parked[event.run]
+            self.approved[event.run] = event
+            first = self.about[event.run]
+            self.waiting[owner][event.run] = (first.seq, first.action, event.clock_ms)
+
+    def on_ApprovalVoided(self, event: ApprovalVoided) -> None:
+        assert self.approved.pop(event.run).decision == event.decision
+        del self.waiting[event.owner][event.run]
+        self.parked[event.run] = event.owner
+
     def on_Coalesced(self, event: Coalesced) -> None:
         if not event.repeat:
             self.run_of[event.request] = event.run
@@ -160,6 +196,9 @@ class Judge:
     def judge_order(self, event: Granted) -> None:
         """Arrival rule 5, as it is to hold whenever something is granted."""
         wanted = self.policy.of(event.action)
+        approved = self.approved.get(event.run)
+        if approved is not None:
+            assert self.moved.get(event.resource, 0) < approved.seq, "approved on what is not there any more"
         if wanted.requires:
             assert self.last_done.get(event.resource) in wanted.requires, "a step without the one it requires"
         if wanted.limit is not None:
@@ -170,6 +209,7 @@ class Judge:
     def on_Changed(self, event: Changed) -> None:
         if event.effect == "applied":
             self.last_done.pop(event.resource, None)
+            self.moved[event.resource] = event.seq
         if event.effect in ("applied", "known"):
             self.lifts(event.what, event.owner, event.resource)
 
@@ -179,6 +219,7 @@ class Judge:
     def completes(self, event: Ended) -> None:
         if not self.policy.of(event.action).harmless:
             self.last_done[event.resource] = event.action
+            self.moved[event.resource] = event.seq
         self.lifts(event.action, event.owner, event.resource)
 
     def lifts(self, what: str, of: str, resource: str) -> None:
@@ -238,6 +279,8 @@ class Judge:
             del self.live[event.owner]
             if event.status != "completed" and event.error is not None:
                 self.fails(grant)
+        elif event.run in self.parked:
+            del self.parked[event.run]
         else:
             del self.waiting[event.owner][event.run]
 
@@ -253,4 +296,4 @@ class Judge:
         """What holds when everything has come to rest."""
         self.check()
         assert set(self.terminal) == asked, "promise 3: each request has its end"
-        assert not self.live and not any(self.waiting.values())
+        assert not self.live and not self.parked and not any(self.waiting.values())

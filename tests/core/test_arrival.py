@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from core.bench import API, TRACE, Bench, events, image, kinds, names, of, only, policy, work
+from core.bench import API, TRACE, UNSAID, Bench, events, image, kinds, names, of, only, policy, work
 
 from keylane.journal.partitioner import partition_of
-from keylane.router.core.policy import Bounds
+from keylane.router.core.policy import ActionPolicy, Bounds, Limit
 from keylane.schemas.codec import Undecodable
 from keylane.schemas.deadletters import DeadLetter
 from keylane.schemas.events import Coalesced, DeadLettered, Ended, Queued, Refused, SentOn
@@ -46,12 +46,12 @@ from keylane.schemas.requests import Cancellation, Decision
 def test_a_misshapen_request_is_refused_once_and_nothing_else_happens(fields: dict[str, Any], code: str) -> None:
     bench = Bench(policy(bounds=Bounds(run_bytes=100 if code == "TOO_LARGE" else 100_000)))
     bench.join("w")
-    before = image(bench.lane) | {"own": None}
+    before = image(bench.lane) | UNSAID
     outputs = bench.feed(work(**({"id": "r1"} | fields)))
     assert names(outputs) == ["Refused"]
     assert only(Refused, outputs).code == code
     assert only(Refused, outputs).request == fields.get("id", "r1")[:128]
-    assert image(bench.lane) | {"own": None} == before
+    assert image(bench.lane) | UNSAID == before
 
 
 @pytest.mark.parametrize(
@@ -82,11 +82,11 @@ def test_a_repeat_of_an_accepted_request_gets_its_first_answer_marked() -> None:
     bench = Bench()
     bench.request("r1")
     bench.request("r2")
-    before = image(bench.lane) | {"own": None}
+    before = image(bench.lane) | UNSAID
     first, second = only(Queued, bench.request("r1")), only(Coalesced, bench.request("r2"))
     assert (first.request, first.run, first.repeat) == ("r1", "r1", True)
     assert (second.request, second.run, second.repeat) == ("r2", "r1", True)
-    assert image(bench.lane) | {"own": None} == before
+    assert image(bench.lane) | UNSAID == before
 
 
 def test_a_repeat_of_one_that_left_gets_its_withdrawal() -> None:
@@ -132,11 +132,11 @@ def test_a_reused_id_is_a_dead_letter_and_an_artifact_and_is_never_answered(firs
     bench.request("r1", payload="1", reject_if_busy=first == "refused")
     if first == "done":
         bench.complete("r1")
-    before = image(bench.lane) | {"own": None}
+    before = image(bench.lane) | UNSAID
     outputs = bench.request("r1", payload="2")
     assert names(outputs) == ["DeadLettered", "ConflictArtifact", "DeadLetter"]
     assert only(DeadLettered, outputs).code == "ID_REUSED" and kinds(outputs) == ["id_reused"]
-    assert image(bench.lane) | {"own": None} == before
+    assert image(bench.lane) | UNSAID == before
 
 
 @pytest.mark.parametrize("first", ["accepted", "refused"])
@@ -275,6 +275,49 @@ def test_a_request_whose_cancellation_overtook_it_is_not_merged_either() -> None
     assert events(outputs) == ["Queued", "Ended"]
     assert (only(Ended, outputs).requests, only(Ended, outputs).status) == (("r2",), "cancelled")
     assert bench.states()["r1"] == "Waiting" and bench.lane.kept == {}
+
+
+# -- the order of the rules ---------------------------------------------------------------------------------------
+
+
+PRECEDENCE: list[tuple[str, dict[str, Any]]] = [
+    ("ID_REUSED", {"id": "used"}),
+    ("INTERNAL", {"seen": 10_000}),
+    ("IDEMPOTENCY_MISMATCH", {"idempotency_key": "used"}),
+    ("VERSION_REQUIRED", {"expected_version": None}),
+    ("STALE_VERSION", {"expected_version": "v1"}),
+    ("ORDER_VIOLATION", {"requires": ("never",)}),
+    ("LIMIT_REACHED", {"action": "drain"}),
+    ("LOCK_HELD", {"reject_if_busy": True}),
+    ("QUEUE_FULL", {}),
+]
+"""What a request is refused for, first to last, with what of it makes that so; all else makes every later one so."""
+
+
+@pytest.mark.parametrize("first", range(len(PRECEDENCE)))
+def test_the_first_rule_that_applies_decides(first: int) -> None:
+    """Everything that comes later is so as well: it is never what is said."""
+    demands = ActionPolicy(limit=Limit(count=1, until=("undrain",)), version_required=True, coalesce_ms=0)
+    bench = Bench(policy(actions={"drain": demands}, bounds=Bounds(waiters_per_resource=1)))
+    bench.join("w", "drain", "restart")
+    bench.request("used", "restart", "0", idempotency_key="used")
+    bench.change("v1")
+    bench.change("v2")
+    bench.complete("used")
+    bench.request("d", "drain", "1", expected_version="v3")
+    bench.complete("d")
+    bench.request("held", "restart", "2")
+    bench.request("waits", "restart", "3")
+    fields: dict[str, Any] = {"id": "new", "action": "drain", "expected_version": "v9"}
+    for code, makes in reversed(PRECEDENCE[first:]):
+        if code == "STALE_VERSION" and PRECEDENCE[first][0] == "VERSION_REQUIRED":
+            continue  # the one needs a version, the other none
+        fields |= makes
+    if first > [code for code, _ in PRECEDENCE].index("LIMIT_REACHED"):
+        fields |= {"action": "restart"}
+    outputs = bench.feed(work(**(fields | {"payload": "9"})))
+    told = outputs[0].record
+    assert isinstance(told, Refused | DeadLettered) and told.code == PRECEDENCE[first][0]
 
 
 # -- the right partition ----------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from core.bench import API, FIRST_TOKEN, Bench, events, image, kinds, names, of, only, policy
+from core.bench import API, FIRST_TOKEN, UNSAID, Bench, events, image, kinds, names, of, only, policy
 from msgspec import Raw
 
 from keylane.router.core.endings import backoff_ms
@@ -227,13 +227,13 @@ def test_a_stale_token_changes_nothing_and_is_on_the_record(report: str, state: 
         bench.wait(50_000)
     else:
         bench.complete("r1")
-    before = image(bench.lane) | {"own": None, "sessions": None}
+    before = image(bench.lane) | UNSAID | {"sessions": None}
     outputs = getattr(bench, report)("r1", token=token - 7 if state == "Done" and token else token)
     fenced = only(Fenced, outputs)
     assert events(outputs) == ["Fenced"] and kinds(outputs) == ["fenced_report"]
     assert fenced.status == state
     assert fenced.live_token == (bench.run("r1").token if state == "Held" else None)
-    assert image(bench.lane) | {"own": None, "sessions": None} == before
+    assert image(bench.lane) | UNSAID | {"sessions": None} == before
 
 
 def test_a_fenced_progress_of_a_live_session_is_told_that_it_lost() -> None:

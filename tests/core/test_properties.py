@@ -75,6 +75,7 @@ def test_everything_stays_within_its_bounds(dice: random.Random, steps: int) -> 
         # A run that was held waits again whatever the bound: one for each holder.
         assert all(len(queue) <= bounds.waiters_per_resource + 1 for queue in lane.queue.values())
         assert all(len(members) <= bounds.members_per_run for members in lane.members_of.values())
+        assert len(lane.recurrences) <= bounds.recurrences
         assert len(lane.refused) <= bounds.refusals and len(lane.kept) <= bounds.kept_cancellations
         assert len(lane.resources) <= max(bounds.resources, len(lane.queue) + len(lane.held))
         assert image(bench.restored()) == image(lane)

@@ -11,9 +11,9 @@ from core.bench import Bench, policy, work
 
 from keylane.router.core.policy import ActionPolicy, Bounds, Limit, Policy
 from keylane.schemas.codec import encode
-from keylane.schemas.requests import Decision, LockRequest, Release, Renewal, SessionEnded
+from keylane.schemas.requests import LockRequest, Release, Renewal, SessionEnded
 
-SERVED: tuple[tuple[str, ...], ...] = ((), ("stop",), ("stop", "drain", "terminate", "look"))
+SERVED: tuple[tuple[str, ...], ...] = ((), ("stop",), ("stop", "drain", "terminate", "look", "ask"), ("ask",))
 VERSIONS = ("v1", "v2", "v3")
 WAITS_MS = (1, 1, 500, 500, 1_000, 1_000, 4_000, 10_000, 31_000, 4_000_000)
 MIXED = policy(
@@ -27,6 +27,9 @@ MIXED = policy(
             coalesce_ms=20_000,
             limit=Limit(count=1, until=("restart",)),
         ),
+        "ask": ActionPolicy(
+            on_conflict="review", on_conflict_with={"look": "queue"}, then="review", review_ms=60_000, attempts=1
+        ),
         "terminate": ActionPolicy(requires=("drain", "stop"), version_required=True),
         "look": ActionPolicy(
             harmless=True, quiet_ms=600, max_delay_ms=2_000, max_count=3, min_interval_ms=4_000, lease_ms=5_000
@@ -38,13 +41,13 @@ TIGHT = policy(
     lease_ms=5_000,
     bounds=Bounds(
         waiters_per_resource=3, members_per_run=2, runs=8, refusals=3, kept_cancellations=2, unserved_actions=1,
-        resources=2, sessions=2, crowded_runs=5,
+        resources=2, sessions=2, crowded_runs=5, recurrences=3,
     ),
 )  # fmt: skip
 
 
 def _requests(dice: random.Random, bench: Bench, id: str, resource: str) -> list[Callable[[], Any]]:
-    action = dice.choice(["restart", "stop", "drain", "terminate", "look"])
+    action = dice.choice(["restart", "stop", "drain", "terminate", "look", "ask", "ask"])
     return [
         lambda: bench.feed(work(id, action, str(dice.randrange(2)), resource=resource)),
         lambda: bench.feed(work(id, "restart", "0", resource=resource, actor="ann")),
@@ -86,9 +89,15 @@ def _later(dice: random.Random, bench: Bench, id: str, resource: str) -> list[Ca
     if bench.lane.runs and dice.random() < 0.7:
         id = dice.choice(sorted(bench.lane.runs))
         resource = bench.lane.runs[id].resource
+    parked = id
+    if bench.lane.parked:
+        parked = dice.choice(sorted(id for entries in bench.lane.parked.values() for _, id in entries))
+        resource = bench.lane.runs[parked].resource
     about: dict[str, Any] = {"resource": resource, "run": id, "token": 1, "secret": "k"}
     return [
-        lambda: bench.feed(Decision(id="d", resource=resource, request=id, verdict="reject", by="a", version_seen="v")),
+        lambda: bench.decide(id, "reject", resource=resource, note="no"),
+        lambda: bench.decide(parked, version_seen=dice.choice(("", *VERSIONS)), resource=resource),
+        lambda: bench.decide(parked, version_seen=dice.choice(("", *VERSIONS)), resource=resource),
         lambda: bench.feed(LockRequest(id="l", resource=resource, session="s", secret="k")),
         lambda: bench.change(dice.choice(("", *VERSIONS)), resource, what=dice.choice(["edit", "restart"])),
         lambda: bench.change(dice.choice(VERSIONS), resource, id="c", source="web", sequence=dice.randrange(9)),
@@ -125,7 +134,9 @@ def settle(bench: Bench) -> None:
         bench.join(session, *actions, slots=50, generation=99)
         for run in list(bench.lane.held.values()):
             bench.complete(run)
-        if not bench.lane.held and not bench.lane.queue:
+        for run in [run for run in bench.lane.runs.values() if run.state == "Parked"]:
+            bench.decide(run.id, "reject", resource=run.resource)
+        if not bench.lane.held and not bench.lane.queue and not bench.lane.parked:
             return
         bench.wait(70_000)
     raise AssertionError(f"it does not come to rest: {bench.states()}")

@@ -27,10 +27,14 @@ quiet = "2s"
 max_delay = "20s"
 max_count = 50
 min_interval = "1m"
+then = "review"
+review = "2d"
 limit = { count = 2, until = ["undeploy"] }
 [[scopes]]
 match = "k8s://{c}/pods/{ns}/{app}/{pod}"
 owner = "k8s://{c}/deployments/{ns}/{app}"
+[runbooks]
+stale_version = "https://wiki/stale"
 [bounds]
 runs = 7
 """
@@ -57,6 +61,7 @@ def test_flags_stand_over_variables_over_the_file_over_defaults(tmp_path: Path) 
     assert found["actions.deploy.version"] == ("required", str(file))
     assert found["actions.deploy.requires"] == (["build"], str(file))
     assert found["actions.deploy.limit"] == ({"count": 2, "until": ["undeploy"]}, str(file))
+    assert found["runbooks.stale_version"] == ("https://wiki/stale", str(file))
     assert found["scopes[0]"][0]["owner"] == "k8s://{c}/deployments/{ns}/{app}"
     assert "actions.deploy.lease" not in found, "it is that of the defaults"
     assert found["bounds.runs"] == (7, str(file)) and found["bounds.refusals"][1] == "default"
@@ -105,6 +110,9 @@ def test_durations_are_in_the_greatest_unit_that_is_whole(ms: int, text: str) ->
         ("[actions.b]\nquiet = '2s'", "actions.b.quiet: needs a max_delay"),
         ("[actions.b]\nquiet = '2s'\nmax_delay = '9s'", "actions.b.quiet: needs a max_delay"),
         ("[actions.b]\nquiet = '2s'\nmax_delay = '1s'\nmax_count = 9", "actions.b.quiet: needs a max_delay"),
+        ("[runbooks]\nstale = 'https://wiki'", "runbooks.stale: no conflict is of this kind: there are lock_held, "),
+        ("[runbooks]\nparked = ''", "runbooks.parked: must be a link"),
+        ("[defaults]\nthen = 'wait'", "defaults.then: Invalid enum value 'wait': it can be fail, review"),
         ("[actions.b]\nmax_count = -1", "actions.b.max_count: must be from 0 to 256"),
         ("[[scopes]]\nmatch = 'x://{a}'\nowner = 'y://{b}'", "scopes[0].owner: {b} is not in match"),
         ("[[scopes]]\nmatch = 'x://{a}'\nownr = 'y://{a}'", "scopes[0].ownr: there is no such key: is it owner?"),

@@ -4,6 +4,7 @@ A line is a verb, its words, then `name=value` options. Durations are like `5s`.
 in which they were minted, on the way in as on the way out.
 
     config on_conflict=reject action=deploy        the policy of all actions, or of one; before anything else
+    runbook KIND LINK                              the same
     scope MATCH OWNER                              a scope rule; before anything else, too
     lane of KEY in N                               the lane is that of this key, of N partitions
     join SESSION ACTION,… slots= generation= pool=
@@ -12,6 +13,7 @@ in which they were minted, on the way in as on the way out.
     request ID KEY ACTION [JSON] by= key= merge= version= requires= deadline= reject hops=
     cancel ID [KEY]
     change KEY WHAT version= by= source= sequence= id=   somebody changed the resource outside
+    decide KEY REQUEST approve|reject [NOTE] by= version= digest=
     progress RUN [JSON] token= blocked=
     complete RUN [JSON] token= version= observed=
     fail RUN token= final retry= code= found=
@@ -34,7 +36,7 @@ from keylane.router.core.policy import ActionPolicy, Limit, Policy
 from keylane.router.core.records import Output
 from keylane.schemas import topics
 from keylane.schemas.codec import decode_request, decode_result, excerpt
-from keylane.schemas.conflicts import ConflictArtifact
+from keylane.schemas.conflicts import ConflictArtifact, ConflictResolved
 from keylane.schemas.deadletters import DeadLetter
 from keylane.schemas.events import Event
 from keylane.schemas.items import Notice, SessionClosed, SessionOpened, WorkItem
@@ -49,13 +51,13 @@ SETTINGS: dict[str, Callable[[str], Any]] = {
 }
 """How the values of options are written where they are no duration; a limit is `COUNT:UNTIL,…`."""
 FLAGS: dict[str, Any] = {"yes": bool, "no": lambda _: False}
-UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000}
+UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 UNSAID = {"seq", "clock_ms", "time", "input", "resource", "owner", "parties", "actor", "action", "session", "number"}
 """What would only repeat the line above it."""
 
 
 def ms(text: str) -> int:
-    unit = next(unit for unit in ("ms", "s", "m", "h") if text.endswith(unit))
+    unit = next(unit for unit in ("ms", "s", "m", "h", "d") if text.endswith(unit))
     return int(text.removesuffix(unit)) * UNITS_MS[unit]
 
 
@@ -98,11 +100,18 @@ class Scenario:
                 changes[f"{name}_ms"] = ms(value)
             else:
                 changes[name] = SETTINGS.get(name, FLAGS.get(value, str))(value)
+        if "pool" in changes:
+            self.policy = replace(self.policy, pools=(*self.policy.pools, changes["pool"]))
         base = self.policy.of(action or "")
         if action is None:
             self.policy = replace(self.policy, defaults=replace(base, **changes))
         else:
             self.policy = replace(self.policy, actions=self.policy.actions | {action: replace(base, **changes)})
+        self.bench = Bench(self.policy, scopes=self.scopes)
+
+    def do_runbook(self, plain: list[str], options: dict[str, str]) -> None:
+        kind, link = plain
+        self.policy = replace(self.policy, runbooks=self.policy.runbooks | {kind: link})
         self.bench = Bench(self.policy, scopes=self.scopes)
 
     def do_scope(self, plain: list[str], options: dict[str, str]) -> None:
@@ -162,6 +171,12 @@ class Scenario:
             more["sequence"] = int(options["sequence"])  # type: ignore[assignment]
         self.bench.change(options.get("version", ""), key, what=what, **more)
 
+    def do_decide(self, plain: list[str], options: dict[str, str]) -> None:
+        key, request, verdict, *note = plain
+        more = {name: options[name] for name in ("by", "digest") if name in options}
+        version_seen = options.get("version", "")
+        self.bench.decide(request, verdict, version_seen, key, note=" ".join(note), **more)  # type: ignore[arg-type]
+
     def do_progress(self, plain: list[str], options: dict[str, str]) -> None:
         run, *data = plain
         more = {"checkpoint": Raw("".join(data).encode())} if data else {}
@@ -213,7 +228,11 @@ class Scenario:
                 parties = ",".join(self.party(party) for party in record.parties)
                 versions = f" expected={record.expected_version}" if record.expected_version else ""
                 versions += f" known={record.known_version}" if record.known_version else ""
-                return f"!! {record.kind} {record.action} next={record.next_step}{versions} parties={parties}"
+                again = f" recurrence={record.recurrence}" if record.runbook else ""
+                again += f" runbook={record.runbook}" if record.runbook else ""
+                return f"!! {record.kind} {record.action} next={record.next_step}{versions}{again} parties={parties}"
+            case ConflictResolved():
+                return f"!! {record.conflict} resolved by {record.by}: {record.note}".rstrip(": ")
             case DeadLetter():
                 return f"xx {record.code} {record.topic}@{record.offset}: {record.excerpt}".rstrip(": ")
             case SessionClosed():

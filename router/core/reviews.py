@@ -1,0 +1,117 @@
+"""Runs that a person has to decide on: how a decision is taken, and what takes one back.
+
+A decision is bound to what the person saw: a version that is not superseded, and the payload. An approved run goes
+only forward: nothing else may complete on its requested key after the decision, and a change made outside voids it.
+"""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from keylane.router.core.answers import refuse
+from keylane.router.core.coalescing import leading_digest
+from keylane.router.core.describe import about, last_to_change, parties_of, party_of
+from keylane.router.core.endings import end, note_unserved
+from keylane.router.core.lane import Lane
+from keylane.router.core.records import Arrived, Grounds, Now
+from keylane.router.core.standing import is_approved
+from keylane.router.core.versions import stale
+from keylane.schemas.base import ErrorDetail
+from keylane.schemas.events import ApprovalVoided, Decided, Party
+from keylane.schemas.requests import Decision
+from keylane.schemas.state import Review, Run
+
+
+def decide(lane: Lane, run: Run | None, arrived: Arrived, now: Now) -> None:
+    """Parked: it waits for its turn, or is over, as a person says who knows what it is about."""
+    decision = arrived.record
+    assert run is not None and isinstance(decision, Decision)
+    grounds = _outdated(lane, run, decision, now)
+    if grounds is not None:
+        refuse(lane, arrived, now, grounds)
+        return
+    review = run.review
+    assert review is not None
+    seq = lane.emit(
+        Decided,
+        now,
+        arrived.traceparent,
+        decision=decision.id,
+        request=decision.request,
+        **about(run),
+        owner=run.owner,
+        verdict=decision.verdict,
+        by=decision.by,
+        version_seen=decision.version_seen,
+        note=decision.note,
+        conflict=f"{lane.partition}-{review.order}",
+    )
+    if decision.verdict == "reject":
+        error = ErrorDetail(code="REJECTED", message=decision.note or f"rejected by {decision.by}")
+        end(lane, run, now, "rejected", error=error)
+        return
+    lane.put(
+        replace(
+            run,
+            state="Waiting",
+            expires_ms=now.clock_ms + lane.policy.of(run.action).queue_ms,
+            review=replace(
+                review,
+                decision=decision.id,
+                by=decision.by,
+                version_seen=decision.version_seen,
+                decided_order=seq,
+            ),
+        )
+    )
+    note_unserved(lane, run.action, now)
+
+
+def _outdated(lane: Lane, run: Run, decision: Decision, now: Now) -> Grounds | None:
+    """Why the decision is not about what is there: another payload or, for an approval, another version."""
+    side = Party(
+        request=decision.id, actor=decision.by, action=run.action, version=decision.version_seen, at_ms=now.clock_ms
+    )
+    sides = (side, *parties_of(lane, run))
+    if decision.digest is not None and decision.digest != leading_digest(lane, run):
+        reason = "it was decided on another payload than the run has"
+        return Grounds("STALE_VERSION", reason, parties=sides, action=run.action)
+    if decision.verdict == "reject":
+        return None
+    resource = lane.resources.get(run.resource)
+    if not decision.version_seen and resource is not None and resource.version is not None:
+        reason = f"the version that was seen must be named: it is {resource.version} now"
+        return Grounds("VERSION_REQUIRED", reason, known_version=resource.version, action=run.action)
+    grounds = stale(lane, run.resource, decision.version_seen)
+    return grounds and grounds._replace(parties=(*sides, *grounds.parties), action=run.action)
+
+
+def is_void(lane: Lane, run: Run) -> bool:
+    """Whether the run was approved before a change that was made outside."""
+    resource = lane.resources.get(run.resource)
+    if resource is None or run.review is None or run.review.decided_order is None:
+        return False
+    return resource.changed_order > run.review.decided_order
+
+
+def void(lane: Lane, run: Run, now: Now) -> None:
+    """Back to review: it was approved on what is not there any more."""
+    resource, review = lane.resources[run.resource], run.review
+    assert is_approved(run) and review is not None
+    review_ms = lane.policy.of(run.action).review_ms
+    seq = lane.emit(
+        ApprovalVoided,
+        now,
+        run.traceparent,
+        **about(run),
+        owner=run.owner,
+        decision=review.decision,
+        by=review.by,
+        change=resource.change,
+        expected_version=review.version_seen or None,
+        known_version=resource.version,
+        expires_in_ms=review_ms,
+        parties=(party_of(run), *last_to_change(lane, resource)),
+    )
+    parked = Review(order=seq, since_ms=now.clock_ms, since=now.time, reason="approval_voided")
+    lane.put(replace(run, state="Parked", ready_ms=None, expires_ms=now.clock_ms + review_ms, review=parked))
