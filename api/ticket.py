@@ -17,10 +17,14 @@ from keylane.outcome import Outcome, OutcomeStatus, Status
 from keylane.schemas.base import ErrorDetail
 from keylane.schemas.events import (
     AnyEvent,
+    ApprovalVoided,
     AttemptFailed,
     CancellationKept,
+    Changed,
     Coalesced,
     DeadLettered,
+    Decided,
+    Delayed,
     Ended,
     Fenced,
     Granted,
@@ -42,7 +46,7 @@ CancelAnswer = Literal["withdrawn", "stop_asked"]
 REFUSALS_WITH_ARTIFACT = frozenset(
     {"STALE_VERSION", "IDEMPOTENCY_MISMATCH", "ORDER_VIOLATION", "LIMIT_REACHED", "DEADLOCK", "LOCK_HELD"}
 )
-STATUSES_WITH_ARTIFACT = frozenset({"superseded", "expired"})
+STATUSES_WITH_ARTIFACT = frozenset({"superseded", "expired", "refused"})
 STATUS_CODES = {"superseded": "SUPERSEDED", "rejected": "REJECTED", "expired": "EXPIRED"}
 
 
@@ -62,7 +66,13 @@ def names(event: AnyEvent) -> tuple[str, ...]:
             return (event.request,)
         case CancellationKept():
             return (event.cancellation,)
-        case Renewed() | Progressed() | StopAsked() | AttemptFailed() | Lost() | Fenced():
+        case Decided():
+            return tuple(dict.fromkeys((event.decision, event.request, event.run)))
+        case Changed():
+            return (event.change,)
+        case (
+            Renewed() | Progressed() | StopAsked() | AttemptFailed() | Lost() | Fenced() | Delayed() | ApprovalVoided()
+        ):
             return (event.run,)
         case DeadLettered():
             return (dead_letter_name(event.topic, event.offset),)
@@ -197,6 +207,7 @@ class TicketMachine:
         self._end("", "refused", repeat, error=body, conflict_id=body.conflict_id)
 
     def _complete(self, event: Ended) -> None:
+        said_again = event.repeat or event.coalesced
         inconsistent = event.observed_version is not None and event.observed_version != event.version
         recorded = event.status in STATUSES_WITH_ARTIFACT or (event.status == "completed" and inconsistent)
         self._end(
@@ -206,7 +217,8 @@ class TicketMachine:
             result=msgspec.json.decode(event.result),
             version=event.version,
             error=failure(event.status, event.error, event.superseded_by),
-            conflict_id=f"{self.partition}-{event.seq}" if recorded and not event.repeat else None,
+            superseded_since=event.superseded_since,
+            conflict_id=f"{self.partition}-{event.seq}" if recorded and not said_again else None,
         )
 
     def _end(
@@ -217,6 +229,7 @@ class TicketMachine:
         *,
         result: object = None,
         version: str | None = None,
+        superseded_since: str | None = None,
         error: ErrorBody | None = None,
         conflict_id: str | None = None,
     ) -> None:
@@ -227,6 +240,7 @@ class TicketMachine:
             status=status,
             result=result,
             version=version,
+            superseded_since=superseded_since,
             coalesced=run not in ("", self.request_id),
             repeated=known.repeated,
             conflict_id=conflict_id,

@@ -253,6 +253,7 @@ UNCOUNTED = {
     said.Progressed,
     said.StopAsked,
     said.CancellationKept,
+    said.Delayed,
     said.Decided,
     said.ApprovalVoided,
     said.Changed,

@@ -100,7 +100,7 @@ class Granted(Event, frozen=True, kw_only=True):
 
 
 class Parked(Event, frozen=True, kw_only=True):
-    """Waits for a person's decision: accepted so (`on_conflict`), or after its last attempt (`attempts`)."""
+    """Waits for a person's decision, no longer than `expires_in_ms`: as it came, or after its last attempt."""
 
     request: str
     run: str
@@ -110,10 +110,8 @@ class Parked(Event, frozen=True, kw_only=True):
     actor: str = ""
     reason: ParkReason = "on_conflict"
     expires_in_ms: int | None = None
-    """Without a decision it ends then."""
     error: ErrorDetail | None = None
     token: int | None = None
-    """The last one under which it was held."""
     attempt: int = 0
     expected_version: str | None = None
     known_version: str | None = None
@@ -121,11 +119,22 @@ class Parked(Event, frozen=True, kw_only=True):
     repeat: bool = False
 
 
+class Delayed(Event, frozen=True, kw_only=True):
+    """A run that waits is not ready yet: requests keep joining it, or its action has begun here too recently."""
+
+    run: str
+    resource: str
+    action: str
+    ready_in_ms: int
+
+
 class Decided(Event, frozen=True, kw_only=True):
-    """A person has decided on a parked run. It waits for its turn, or its end follows. `note` is for people."""
+    """A person has decided on a parked run. It waits for its turn, or its end follows. `note` is for people.
+
+    `decision` is the id of the Decision, `conflict` the artifact that is settled by it.
+    """
 
     decision: str
-    """The id of the Decision."""
     request: str
     run: str
     resource: str
@@ -136,11 +145,10 @@ class Decided(Event, frozen=True, kw_only=True):
     version_seen: str
     note: str = ""
     conflict: str
-    """The artifact that is settled by it."""
 
 
 class ApprovalVoided(Event, frozen=True, kw_only=True):
-    """The resource was changed outside after a run was approved: a person is asked again."""
+    """The resource was changed outside after `by` had approved a run: a person is asked again."""
 
     run: str
     resource: str
@@ -148,7 +156,6 @@ class ApprovalVoided(Event, frozen=True, kw_only=True):
     action: str
     decision: str
     by: str
-    """Who had approved it."""
     change: str
     expected_version: str | None = None
     """The version that was seen then."""
@@ -309,7 +316,7 @@ class Ended(Event, frozen=True, kw_only=True):
 
 
 class Changed(Event, frozen=True, kw_only=True):
-    """A change made outside keylane is on the record. `change` is the id of the ResourceChange that told of it."""
+    """A change made outside keylane is on the record, by the id of the ResourceChange that told of it."""
 
     change: str
     resource: str
@@ -372,6 +379,7 @@ AnyEvent = (
     | Coalesced
     | Granted
     | Parked
+    | Delayed
     | Decided
     | ApprovalVoided
     | Refused

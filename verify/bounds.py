@@ -64,7 +64,7 @@ class Bounds:
         for run in fold.runs.values():
             if run.state == "Done":
                 continue
-            state = "held" if run.state == "Held" else "waiting"
+            state = {"Held": "held", "Parked": "waiting for a person"}.get(run.state, "waiting")
             lane.findings.open(f"runs {state}", 0 if drained else 1)
             lane.findings.open("requests without their end", 0 if drained else len(run.members))
             if drained:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from keylane.schemas import topics
-from keylane.schemas.events import DeadLettered, Ended, Fenced, Lost, Parked, Refused, Withdrawn
+from keylane.schemas.events import ApprovalVoided, DeadLettered, Ended, Fenced, Lost, Parked, Refused, Withdrawn
 
 from .lane import Handlers, Lane
 
@@ -26,22 +26,30 @@ def clash_of(event: Any) -> str | None:
         case Refused(repeat=False):
             return REFUSALS.get(event.code)
         case Ended(repeat=False, coalesced=False):
-            if event.status in ("superseded", "expired"):
-                return "superseded" if event.status == "superseded" else "wait_expired"
-            seen = event.observed_version
-            differs = seen is not None and event.version is not None and seen != event.version
-            return "inconsistent_state" if event.status == "completed" and differs else None
+            return _clash_of_end(event)
         case Withdrawn(repeat=False, status="expired"):
             return "wait_expired"
         case Fenced():
             return "fenced_report"
         case Lost():
             return "lease_expired"
-        case Parked():
+        case Parked(repeat=False):
             return "parked"
+        case ApprovalVoided():
+            return "approval_voided"
         case DeadLettered(code="ID_REUSED"):
             return "id_reused"
     return None
+
+
+def _clash_of_end(event: Ended) -> str | None:
+    if event.status == "refused":
+        return None if event.error is None else REFUSALS.get(event.error.code)
+    if event.status in ("superseded", "expired"):
+        return "superseded" if event.status == "superseded" else "wait_expired"
+    seen = event.observed_version
+    differs = seen is not None and event.version is not None and seen != event.version
+    return "inconsistent_state" if event.status == "completed" and differs else None
 
 
 class Clashes:
@@ -52,7 +60,7 @@ class Clashes:
         self.clashes: dict[int, tuple[int, str, str]] = {}
         """By sequence number: the event, the kind, and the resource."""
         self.first_seq: int | None = None
-        kinds = (Refused, Ended, Withdrawn, Fenced, Lost, Parked, DeadLettered)
+        kinds = (Refused, Ended, Withdrawn, Fenced, Lost, Parked, ApprovalVoided, DeadLettered)
         self.handlers: Handlers = dict.fromkeys(kinds, self.on_perhaps_a_clash)
 
     def on_perhaps_a_clash(self, event: Any, at: int) -> None:

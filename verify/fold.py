@@ -11,11 +11,15 @@ from heapq import heappop, heappush
 from typing import Any
 
 from keylane.schemas.events import (
+    ApprovalVoided,
     AttemptFailed,
     Coalesced,
+    Decided,
+    Delayed,
     Ended,
     Granted,
     Lost,
+    Parked,
     Progressed,
     Queued,
     Refused,
@@ -38,7 +42,7 @@ class RunSeen:
         "ready_ms", "renewed_at", "renewed_ms", "requests", "resource", "session", "state", "status", "token",
     )  # fmt: skip
 
-    def __init__(self, event: Queued, at: int) -> None:
+    def __init__(self, event: Queued | Parked, at: int) -> None:
         self.id = event.run
         self.owner = event.owner
         self.resource = event.resource
@@ -165,10 +169,52 @@ class Fold:
                 self.pool_of[event.action] = next(iter(pools))
         if event.repeat:
             return
+        run = self._accepted(event, at)
+        run.ready_ms = event.clock_ms + event.ready_in_ms if event.ready_in_ms else None
+        self._wait(run)
+
+    def _accepted(self, event: Queued | Parked, at: int) -> RunSeen:
         run = RunSeen(event, at)
         self.runs[run.id] = run
         self.ids[event.request] = IdSeen(event, run.id, at)
-        self._wait(run)
+        return run
+
+    def _parked(self, event: Parked, at: int) -> None:
+        if event.repeat:
+            return
+        if event.reason == "on_conflict":
+            self._accepted(event, at).state = "Parked"
+            return
+        run = self.runs.get(event.run)
+        if run is not None:
+            self._park(run, event, at)
+
+    def _park(self, run: RunSeen, event: Parked | ApprovalVoided, at: int) -> None:
+        self._leave_queue(run)
+        if self.live.get(run.owner) is run:
+            del self.live[run.owner]
+        run.state, run.ready_ms = "Parked", None
+        run.changed_seq, run.changed_at = event.seq, at
+
+    def _voided(self, event: ApprovalVoided, at: int) -> None:
+        run = self.runs.get(event.run)
+        if run is not None:
+            self._park(run, event, at)
+
+    def _decided(self, event: Decided, at: int) -> None:
+        run = self.runs.get(event.run)
+        if run is None:
+            return
+        run.changed_seq, run.changed_at = event.seq, at
+        if event.verdict == "approve":
+            self._wait(run)
+
+    def _delayed(self, event: Delayed, at: int) -> None:
+        run = self.runs.get(event.run)
+        if run is not None and run.state == "Waiting":
+            run.changed_seq, run.changed_at = event.seq, at
+            run.ready_ms = event.clock_ms + event.ready_in_ms
+            self._wait(run)
 
     def _wait(self, run: RunSeen) -> None:
         run.state = "Waiting"
@@ -217,7 +263,7 @@ class Fold:
         run = self.runs.get(event.run)
         if run is None:
             return
-        if run.ready_ms is not None:
+        if run.ready_ms is not None and run.ready_ms <= event.clock_ms:  # else enough others had joined it
             self.fire(run.ready_ms)
         self._leave_queue(run)
         run.state = "Held"
@@ -330,6 +376,10 @@ def outcome_of(event: Ended) -> int:
 
 _APPLY: dict[type, Any] = {
     Queued: Fold._queued,
+    Parked: Fold._parked,
+    Delayed: Fold._delayed,
+    Decided: Fold._decided,
+    ApprovalVoided: Fold._voided,
     Coalesced: Fold._coalesced,
     Granted: Fold._granted,
     Progressed: Fold._progressed,

@@ -7,7 +7,7 @@ is called wrong.
 
 from __future__ import annotations
 
-from keylane.schemas.events import Granted, Queued
+from keylane.schemas.events import Granted, Parked, Queued
 from keylane.schemas.state import LaneRecord, Run
 
 from .fold import RunSeen
@@ -27,9 +27,9 @@ class Grants:
         self.granted: dict[int, tuple[int, Granted]] = {}
         self.owners: dict[str, int] = {}
         """Owning keys of this lane with the event that named each first."""
-        self.handlers: Handlers = {Granted: self.on_granted, Queued: self.on_queued}
+        self.handlers: Handlers = {Granted: self.on_granted, Queued: self.on_queued, Parked: self.on_queued}
 
-    def on_queued(self, event: Queued, at: int) -> None:
+    def on_queued(self, event: Queued | Parked, at: int) -> None:
         self.owners.setdefault(event.owner, at)
 
     def on_granted(self, event: Granted, at: int) -> None:

@@ -15,6 +15,7 @@ from keylane.schemas.events import (
     Ended,
     Event,
     Granted,
+    Parked,
     Queued,
     Refused,
     SentOn,
@@ -56,6 +57,7 @@ class Requests:
         self.handlers: Handlers = {
             Queued: self.on_answer,
             Coalesced: self.on_answer,
+            Parked: self.on_parked,
             Refused: self.on_refused,
             Withdrawn: self.on_withdrawn,
             Ended: self.on_ended,
@@ -70,14 +72,18 @@ class Requests:
                 self.answers[offset] = (at, request)
             case DeadLettered():
                 self.answers[offset] = (at, "")
-            case Queued() | Coalesced() | Refused() | Withdrawn() | SentOn():
+            case Queued() | Parked() | Coalesced() | Refused() | Withdrawn() | SentOn():
                 self.answers[offset] = (at, event.request)
             case _:
                 self.answers[offset] = (at, "\0")  # no answer to a request: nobody can send an id like this
 
     # -- the life of an id ---------------------------------------------------------------------------------------
 
-    def on_answer(self, event: Queued | Coalesced, at: int) -> None:
+    def on_parked(self, event: Parked, at: int) -> None:
+        if event.reason == "on_conflict":  # else it had been accepted before
+            self.on_answer(event, at)
+
+    def on_answer(self, event: Queued | Coalesced | Parked, at: int) -> None:
         seen = self.fold.ids.get(event.request)
         if event.repeat:
             self._repeated(event.request, seen, at, ended=False)
@@ -351,6 +357,6 @@ def retention_of(lanes: list[Lane]) -> int | None:
     """How long outcomes are remembered, read off those that are."""
     for lane in lanes:
         for _, record in lane.state.values():
-            if isinstance(record, Run) and record.state == "Done" and record.forget_ms is not None:
+            if isinstance(record, Run) and record.forget_ms is not None and not record.keyed:
                 return record.forget_ms - record.ended_ms
     return None

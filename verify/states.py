@@ -11,7 +11,7 @@ from keylane.schemas.state import Member, Run, StateRecord, WorkerSession, first
 from .fold import RunSeen
 from .lane import Lane
 
-SAME = {"Waiting": ("Waiting", "Parked"), "Held": ("Held",), "Done": ("Done",), "Lost": ("Done",)}
+SAME = {"Waiting": ("Waiting",), "Parked": ("Parked",), "Held": ("Held",), "Done": ("Done",), "Lost": ("Done",)}
 
 
 class States:

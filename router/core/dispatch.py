@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from keylane.router.core.coalescing import payloads
 from keylane.router.core.describe import parties_of, party_of
-from keylane.router.core.endings import end, refuse_accepted
+from keylane.router.core.endings import delay, end, refuse_accepted
 from keylane.router.core.lane import Lane
 from keylane.router.core.order import note_granted, out_of_order, over_limit
 from keylane.router.core.records import Arrived, Now
@@ -93,7 +93,7 @@ def _settled_at_dispatch(lane: Lane, run: Run, now: Now) -> bool:
         return True
     again_ms = may_start_ms(lane, run)
     if again_ms is not None and again_ms > now.clock_ms:
-        lane.put(replace(run, ready_ms=again_ms))
+        delay(lane, run, now, again_ms)
         return True
     return False
 

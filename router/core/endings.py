@@ -14,7 +14,7 @@ from keylane.router.core.records import Grounds, Now
 from keylane.router.core.resources import note_completed
 from keylane.router.core.standing import decided_on
 from keylane.schemas.base import NULL, ErrorDetail
-from keylane.schemas.events import AttemptFailed, Ended, Lost, LostReason, Parked, Party, Status, StopAsked
+from keylane.schemas.events import AttemptFailed, Delayed, Ended, Lost, LostReason, Parked, Party, Status, StopAsked
 from keylane.schemas.items import Notice
 from keylane.schemas.state import Review, Run, UnservedAction
 
@@ -253,6 +253,12 @@ def _give_up(lane: Lane, run: Run, now: Now, error: ErrorDetail) -> None:
     expires_ms = now.clock_ms + policy.review_ms
     previous = f"failed: {error.code}: {error.message}"
     lane.put(_unheld(replace(run, state="Parked", expires_ms=expires_ms, previous_end=previous, review=review)))
+
+
+def delay(lane: Lane, run: Run, now: Now, ready_ms: int) -> None:
+    """It waits, and lets others pass until then."""
+    lane.emit(Delayed, now, run.traceparent, **about(run), ready_in_ms=ready_ms - now.clock_ms)
+    lane.put(replace(run, ready_ms=ready_ms))
 
 
 def note_unserved(lane: Lane, action: str, now: Now) -> None:

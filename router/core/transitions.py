@@ -7,7 +7,7 @@ from msgspec.structs import replace
 from keylane.router.core.answers import refuse
 from keylane.router.core.coalescing import is_open, payload_bytes, settled_ms
 from keylane.router.core.describe import about, parties_of, party_of, said
-from keylane.router.core.endings import ask_to_stop, end, fail, lose, refuse_accepted
+from keylane.router.core.endings import ask_to_stop, delay, end, fail, lose, refuse_accepted
 from keylane.router.core.lane import Lane
 from keylane.router.core.order import note_failed
 from keylane.router.core.records import Arrived, Gone, Grounds, Now
@@ -223,7 +223,10 @@ def ripen(lane: Lane, run: Run | None, arrived: Arrived, now: Now) -> None:
     elif run.ready_ms is not None and run.ready_ms <= now.clock_ms:
         # Who joins writes no run anew: only now is it seen that somebody did, and it waits on.
         again_ms = settled_ms(lane, run) if is_open(run) else 0
-        lane.put(replace(run, ready_ms=again_ms if again_ms > now.clock_ms else None))
+        if again_ms > now.clock_ms:
+            delay(lane, run, now, again_ms)
+        else:
+            lane.put(replace(run, ready_ms=None))
 
 
 def give_up(lane: Lane, run: Run | None, arrived: Arrived, now: Now) -> None:

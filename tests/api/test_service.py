@@ -220,12 +220,25 @@ async def test_a_deadline_withdraws_what_still_waits() -> None:
     assert expired.value.code == "EXPIRED"
 
 
-@pytest.mark.parametrize("option", [{"idempotency_key": "i"}, {"requires": ["drain"]}], ids=["idempotency", "requires"])
-async def test_options_of_later_releases_are_refused_clearly(option: dict[str, object]) -> None:
+async def test_an_idempotency_key_gets_the_outcome_that_its_work_had() -> None:
+    async with bench() as b:
+        b.go.set()
+        first = await b.client.run(KEY, "restart", 1, idempotency_key="i", timeout_s=DEADLINE_S)
+        again = await b.client.run(KEY, "restart", 1, idempotency_key="i", timeout_s=DEADLINE_S)
+        newer = await b.client.run(KEY, "restart", 2, timeout_s=DEADLINE_S)
+        late = await b.client.run(KEY, "restart", 1, idempotency_key="i", timeout_s=DEADLINE_S)
+        with pytest.raises(Refused) as refused:
+            await b.client.run(KEY, "restart", 3, idempotency_key="i", timeout_s=DEADLINE_S)
+    assert (again.run, again.result, again.coalesced, again.superseded_since) == (first.run, first.result, True, None)
+    assert (late.run, late.superseded_since) == (first.run, newer.run)
+    assert refused.value.code == "IDEMPOTENCY_MISMATCH" and refused.value.body.conflict_id is not None
+
+
+async def test_a_step_that_was_not_done_is_told_to_the_client() -> None:
     async with bench() as b:
         with pytest.raises(Refused) as refused:
-            await b.client.run(KEY, "restart", timeout_s=DEADLINE_S, **option)  # type: ignore[arg-type]
-    assert refused.value.code == "BAD_RECORD"
+            await b.client.run(KEY, "restart", requires=["drain"], timeout_s=DEADLINE_S)
+    assert (refused.value.code, "drain" in refused.value.message) == ("ORDER_VIOLATION", True)
 
 
 async def test_the_events_of_a_resource_tell_its_story() -> None:

@@ -7,7 +7,19 @@ from typing import Any
 from msgspec.structs import replace
 
 from keylane.router import lane_task, turn
-from keylane.router.core import arrival, dispatch, endings, lane, projections, seats, shape, step, transitions
+from keylane.router.core import (
+    arrival,
+    dispatch,
+    endings,
+    lane,
+    placing,
+    projections,
+    retention,
+    seats,
+    shape,
+    step,
+    transitions,
+)
 from keylane.router.core.lane import Lane
 from keylane.router.core.step import TABLE
 from keylane.router.core.timers import Timers
@@ -60,23 +72,23 @@ def reports_not_fenced() -> Patches:
 
 
 def leases_end_early() -> Patches:
-    due_ms = lane.due_ms
+    due_ms = placing.due_ms
 
     def early(run: Run, deadline_ms: int | None) -> int | None:
         due = due_ms(run, deadline_ms)
         return due - 1 if run.state == "Held" and due is not None else due
 
-    return [(lane, "due_ms", early)]
+    return [(placing, "due_ms", early)]
 
 
 def sessions_lapse_early() -> Patches:
-    put = Lane._put_session
+    put = placing.put_session
 
-    def early(self: Lane, key: bytes, id: str, new: Any) -> None:
-        put(self, key, id, new)
-        self.deciding.set(key, None if new is None else new.lapses_ms - 1)
+    def early(lane: Lane, key: bytes, id: str, new: Any) -> None:
+        put(lane, key, id, new)
+        lane.deciding.set(key, None if new is None else new.lapses_ms - 1)
 
-    return [(lane._PUT, WorkerSession, early)]
+    return [(placing.PUT, WorkerSession, early)]
 
 
 def lease_comes_back() -> Patches:
@@ -139,14 +151,13 @@ def half_a_lease() -> Patches:
 
 
 def requester_lost() -> Patches:
-    join = arrival._join
+    join = arrival.join
 
-    def joined(lane: Lane, arrived: Any, request: Any, run: str, order: int, now: Any) -> None:
+    def joined(lane: Lane, arrived: Any, request: Any, run: Run, order: int, now: Any) -> None:
         join(lane, arrived, request, run, order, now)
-        if run != request.id:
-            lane.put(replace(lane.members[request.id], left="cancelled"))
+        lane.put(replace(lane.members[request.id], left="cancelled"))
 
-    return [(arrival, "_join", joined)]
+    return [(arrival, "join", joined)]
 
 
 def second_ending() -> Patches:
@@ -161,7 +172,7 @@ def second_ending() -> Patches:
 
 
 def two_pending() -> Patches:
-    return [(step, "joinable", lambda *_: None)]
+    return [(arrival, "joinable", lambda *_: None)]
 
 
 def cancel_ends_all() -> Patches:
@@ -175,7 +186,7 @@ def cancel_ends_all() -> Patches:
 
 
 def forgotten_early() -> Patches:
-    forgettable = step.forgettable
+    forgettable = retention.forgettable
 
     def early(lane: Lane, now: Any) -> bytes | None:
         due_ms = lane.outcomes.next_ms()
@@ -210,31 +221,31 @@ def refusal_not_kept() -> Patches:
 
 
 def grant_at_arrival() -> Patches:
-    accept = arrival._accept
+    queue = arrival._queue
 
     def granted(lane: Lane, arrived: Any, request: Any, now: Any) -> None:
-        accept(lane, arrived, request, now)
+        queue(lane, arrived, request, now)
         sessions = lane.current_sessions("default", request.action)
         if sessions and request.resource not in lane.held:
             dispatch._grant(lane, lane.runs[request.id], sessions[0], now)
 
-    return [(arrival, "_accept", granted)]
+    return [(arrival, "_queue", granted)]
 
 
 def newest_first() -> Patches:
-    def rehead(self: Lane, owner: str) -> None:
-        entries = self.queue.get(owner)
+    def rehead(lane: Lane, owner: str) -> None:
+        entries = lane.queue.get(owner)
         if entries and len(entries) > 1:
             entries.reverse()
             try:
-                right(self, owner)
+                right(lane, owner)
             finally:
                 entries.reverse()
         else:
-            right(self, owner)
+            right(lane, owner)
 
-    right = Lane._rehead
-    return [(Lane, "_rehead", rehead)]
+    right = placing._rehead
+    return [(placing, "_rehead", rehead)]
 
 
 def retry_goes_back() -> Patches:
@@ -254,7 +265,7 @@ def older_session() -> Patches:
     def worst(session: WorkerSession) -> tuple[int, int, str]:
         return (-session.generation, -session.order, session.id)
 
-    return [(lane, "seat", worst), (seats, "seat", worst)]
+    return [(placing, "seat", worst), (seats, "seat", worst)]
 
 
 def index_not_rebuilt() -> Patches:

@@ -14,6 +14,8 @@ from simulation.draw import draw
 from simulation.run import run
 from simulation.scenario import from_json, to_json
 
+from keylane.router.core.step import TABLE
+
 TESTS = Path(__file__).resolve().parents[1]
 FOUND = sorted((TESTS / "simulation" / "found").glob("*.json"))
 SEEDS = 200
@@ -26,9 +28,11 @@ OUT_OF_REACH = {
     **dict.fromkeys(
         (f"WaitChecked/{state}" for state in ("Unknown", "Parked", "Held", "Done")), "nothing waits for an edge yet"
     ),
-    **dict.fromkeys((f"{name}/Parked" for name in ("WorkRequest", "Cancellation", "Decision")), "nothing parks yet"),
+    **dict.fromkeys(
+        (f"{kind.__name__}/Parked" for kind in TABLE), "no policy here asks a person; the core's random histories do"
+    ),
 }
-REFUSED_WHERE_IT_COMES = {f"{name}/Unknown" for name in ("LockRequest", "ResourceChange", "SessionEnded")}
+REFUSED_WHERE_IT_COMES = {f"{name}/Unknown" for name in ("LockRequest", "SessionEnded")}
 """Cells that answer `not_yet` and are met: of commands that name no run."""
 
 
