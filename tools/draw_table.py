@@ -14,12 +14,16 @@ BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
 
 # Where a run can be after a cell, if not where it was. Dispatch, the one place that grants, is no cell.
 LEADS_TO: dict[tuple[str, str], tuple[str, ...]] = {
-    ("Unknown", "arrive"): ("Waiting", "Done"),
+    ("Unknown", "arrive"): ("Waiting", "Parked", "Done"),
     ("Waiting", "withdraw"): ("Done",),
+    ("Waiting", "recheck"): ("Parked", "Done"),
     ("Waiting", "ripen"): ("Done",),
+    ("Parked", "withdraw"): ("Done",),
+    ("Parked", "decide"): ("Waiting", "Done"),
+    ("Parked", "give_up"): ("Done",),
     ("Held", "complete"): ("Done",),
-    ("Held", "attempt_failed"): ("Waiting", "Done"),
-    ("Held", "expire"): ("Waiting", "Done"),
+    ("Held", "attempt_failed"): ("Waiting", "Parked", "Done"),
+    ("Held", "expire"): ("Waiting", "Parked", "Done"),
     ("Done", "forget"): ("Unknown",),
 }
 
@@ -35,7 +39,9 @@ def table() -> str:
 
 def diagram() -> str:
     """The moves between states as a Mermaid state diagram."""
-    moves: dict[tuple[str, str], list[str]] = {("Waiting", "Held"): ["dispatch"], ("Waiting", "Done"): ["dispatch"]}
+    moves: dict[tuple[str, str], list[str]] = {
+        ("Waiting", target): ["dispatch"] for target in ("Held", "Parked", "Done")
+    }
     for event, row in TABLE.items():
         for state, cell in zip(STATES, row, strict=True):
             for target in LEADS_TO.get((state, cell.__name__), ()):
