@@ -69,7 +69,7 @@ typed:
 
 .PHONY: prove
 prove: $(DEV) ## Faults of the real thing at random: BACKEND=kafka MINUTES=30 SEED=7; MODE=…, CYCLES=… for one kind of them
-	@PYTHONPATH=tests $(BIN)/python -m chaos.prove $(if $(MODE),--mode $(MODE)) $(if $(BACKEND),--backend $(BACKEND)) \
+	@PYTHONPATH=tests $(BIN)/python -m chaos $(if $(MODE),--mode $(MODE)) $(if $(BACKEND),--backend $(BACKEND)) \
 		$(if $(CYCLES),--cycles $(CYCLES)) $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED))
 
 .PHONY: jars

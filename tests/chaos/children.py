@@ -85,8 +85,9 @@ def route(name: str, url: str, config: Path) -> None:
     sys.exit(cli.run(flags, sys.stdout, sys.stderr, io.BytesIO()))
 
 
-def work(name: str, url: str, sinks: Path) -> None:
-    """A worker with a careful handler, and a careless one that never looks whether its lease still holds."""
+def work(name: str, url: str, sinks: Path, careless_s: float) -> None:
+    """A worker with a careful handler, and one that never looks whether its lease still holds: it takes up to
+    `careless_s`."""
     checking, unchecking = Sink(sinks / "checking", checks=True), Sink(sinks / "unchecking", checks=False)
     worker = keylane.Worker(url, name=name, slots=SLOTS, drain_s=5)
     chance = random.Random(name)
@@ -105,7 +106,7 @@ def work(name: str, url: str, sinks: Path) -> None:
 
     @worker.handler(CARELESS)
     def careless(item: keylane.Item) -> int:
-        time.sleep(chance.uniform(0.05, 0.2))
+        time.sleep(chance.uniform(careless_s / 3, careless_s))
         act(item)
         return item.attempt
 

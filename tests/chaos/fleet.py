@@ -36,6 +36,8 @@ class Shape(NamedTuple):
     workers: int = 2
     gap_s: float = 0.005
     """Between two requests."""
+    careless_s: float = 0.2
+    """What a careless handler takes at most: long enough that it can be caught in the middle."""
     router_url: str | None = None
     prefix: str = ""
     """Of a Kafka journal."""
@@ -70,7 +72,7 @@ class Fleet:
                 child = Child(role, folder, route, self.shape.router_url or url, self._config)
                 self.routers.append(child)
             case "worker":
-                child = Child(role, folder, work, url, folder)
+                child = Child(role, folder, work, url, folder, self.shape.careless_s)
                 self.workers.append(child)
             case _:
                 child = Child(role, folder, publish, url, self._acknowledged, self.seed, self.shape.gap_s)

@@ -27,7 +27,8 @@ OWNERS = 0.8
 SESSION_MS = {"sqlite": 250, "kafka": 2_000}
 """Of the groups. Kafka's heartbeats come each second."""
 LAPSE_MS = {"sqlite": 300, "kafka": 1_000}
-GAP_S = {"sqlite": 0.008, "kafka": 0.02}
+GAP_S = {"sqlite": 0.008, "kafka": 0.03}
+CARELESS_S = {"sqlite": 0.2, "kafka": 0.6}
 PAUSE_S = {"sqlite": 2.0, "kafka": 7.0}
 """Of zombies: beyond the group's session, the worker's, and on Kafka the transaction's (3 s) and the commit's (6 s)."""
 
@@ -67,15 +68,16 @@ def workplace(run: Run, part: Part) -> Iterator[Path]:
 async def laid_out(run: Run, folder: Path, mode: str, seed: int) -> AsyncIterator[tuple[Shape, Proxy | None]]:
     """A fleet on a journal of its own. On Kafka its routers reach the broker through a proxy; all others do not, so
     that what they are told is sure."""
-    lapse_ms, gap_s, session_ms = LAPSE_MS[run.backend], GAP_S[run.backend], SESSION_MS[run.backend]
+    shape = Shape("", LAPSE_MS[run.backend], gap_s=GAP_S[run.backend], careless_s=CARELESS_S[run.backend])
+    session_ms = SESSION_MS[run.backend]
     if run.broker is None:
-        yield Shape(f"sqlite://{folder}/journal.db?session_timeout_ms={session_ms}", lapse_ms, gap_s=gap_s), None
+        yield shape._replace(url=f"sqlite://{folder}/journal.db?session_timeout_ms={session_ms}"), None
         return
     prefix = f"{mode}-{seed}-{folder.name}."
     options = f"?prefix={prefix}&session_timeout_ms={session_ms}"
     through = f"kafka://127.0.0.1:{run.broker.proxy_port}{options}"
     async with proxied(run.broker) as proxy:
-        yield Shape(run.broker.url + options, lapse_ms, gap_s=gap_s, router_url=through, prefix=prefix), proxy
+        yield shape._replace(url=run.broker.url + options, router_url=through, prefix=prefix), proxy
 
 
 async def in_parts(

@@ -1,6 +1,6 @@
 """`make prove`: the real thing under faults, at random from a seed, for as long as is wanted.
 
-    python -m chaos.prove --mode MODE [--backend sqlite|kafka] [--cycles N] [--minutes M] [--seed N] [--evidence FILE]
+    python -m chaos --mode MODE [--backend sqlite|kafka] [--cycles N] [--minutes M] [--seed N] [--evidence FILE]
 
 Progress goes to standard error, one JSON object to standard output. Ends with 3 where a promise was broken, and with 4
 where the run is void: a fault that never showed its effect has proven nothing. What was shown is added to the evidence
@@ -101,7 +101,3 @@ def main() -> int:
     sys.stdout.write(json.dumps(summary | {"versions": evidence.versions()}) + "\n")
     say(said)
     return code
-
-
-if __name__ == "__main__":
-    sys.exit(main())

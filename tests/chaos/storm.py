@@ -35,6 +35,8 @@ REQUESTS = {
     "ListOffsets": kinds.LIST_OFFSETS,
 }
 WAYS = ("held", "cut", "answer lost")
+FENCED = ("routers fenced", "workers refused", "workers fenced")
+AGAIN_MAX = 6
 UNKNOWN = "outcome of a commit is unknown"
 
 
@@ -49,7 +51,23 @@ class Storm:
         self._pause_s = PAUSE_S[run.backend]
 
     async def blow(self, cycles: int) -> int:
-        """One fault after the other, until the part's time is over; returns how many."""
+        """One fault after the other, until the part's time is over; returns how many. Then those again that have not
+        bitten, for a while."""
+        done = await self._blow(cycles)
+        for _ in range(AGAIN_MAX):
+            if not self._fleet.unchecking.count("late"):
+                await self._zombie_worker()
+            elif not any(self._part.seen[f"zombie {met}"] for met in FENCED):
+                await self._zombie_router()
+            elif self._part.done["kill router"] and not self._part.bitten["kill router"]:
+                await self._kill("router")
+            elif self._part.done["kill worker"] and not self._part.bitten["kill worker"]:
+                await self._kill("worker")
+            else:
+                break
+        return done
+
+    async def _blow(self, cycles: int) -> int:
         faults: dict[Callable[[], Awaitable[None]], int] = {
             self._kill: 6,
             self._end: 3,
@@ -96,8 +114,8 @@ class Storm:
     def _say(self, what: str, victim: str) -> None:
         self._run.say(f"{what} {victim}")
 
-    async def _kill(self) -> None:
-        role = self._chance.choices(["router", "worker", "publisher"], [4, 4, 1])[0]
+    async def _kill(self, role: str | None = None) -> None:
+        role = role or self._chance.choices(["router", "worker", "publisher"], [4, 4, 1])[0]
         victim = self._victim(role)
         self._say("kill -9", victim.name)
         self._part.did(f"kill {role}", await KILLS[role](self._fleet, victim))
