@@ -157,7 +157,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description="Measure keylane beside its ceilings.")
     parser.add_argument("--rounds", type=int, default=5, help="of all sides in turn (5)")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, metavar="PART", help=", ".join(PARTS))
-    parser.add_argument("--backlog", type=int, default=700_000, help="requests that a side finds waiting (700000)")
+    parser.add_argument("--backlog", type=int, default=1_300_000, help="requests that a side finds waiting (1300000)")
     parser.add_argument("--out", type=Path, help="folder for the results; docs/ where all parts are measured")
     parser.add_argument("--tiny", action="store_true", help="show that it works, in seconds; figures mean nothing")
     options = parser.parse_args()

@@ -193,7 +193,7 @@ def _hidden(dice: Dice, scenario: Scenario) -> Scenario:
 
 
 def _everything(dice: Dice, scenario: Scenario) -> Scenario:
-    whats: tuple[What, ...] = ("pause", "crash", "stop", "cut", "down", "jump", "hide", "suspend", "stall")
+    whats: tuple[What, ...] = ("pause", "crash", "stop", "cut", "down", "jump", "hide", "suspend", "stall", "truncate")
     lossy = _lossy(dice, scenario)
     return replace(lossy, faults=_faults(dice, scenario, whats, "router router worker agent", 7, 7_000))
 

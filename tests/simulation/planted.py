@@ -84,7 +84,7 @@ BUGS: dict[str, Bug] = {
     "a record is not written": _bug(core.record_not_written, "reload differs", "promise 9"),
     # turns and lanes
     "timers do not wait for the inputs": _bug(shells.timers_do_not_wait, "ended unread", mix="behind", seeds=40),
-    "positions are written before outputs": _bug(shells.positions_first, "promise 8", "promise 3"),
+    "positions are written before outputs": _bug(shells.positions_first, "promise 8", "promise 3", seeds=40),
     "the lane clock runs while nobody owns it": _bug(
         shells.clock_runs_unowned, "clock ran on", mix="handovers", seeds=20
     ),
