@@ -259,6 +259,13 @@ async def test_a_configuration_that_cannot_be_used_is_told() -> None:
             pass
 
 
+async def test_scope_rules_are_refused_until_clients_follow_them() -> None:
+    rule = 'match = "k8s://{c}/pods/{app}/{pod}"\nowner = "k8s://{c}/deployments/{app}"'
+    with pytest.raises(ConfigError, match="clients of this version do not follow scope rules yet"):
+        async with local(f"[[scopes]]\n{rule}\n"):
+            pass
+
+
 async def test_an_error_in_the_body_comes_out_as_it_is() -> None:
     with pytest.raises(KeyError, match="mine"):
         async with local():
