@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
@@ -16,7 +17,8 @@ from bench.processes import ROOT, Failed
 from bench.writing import prefix_of, servers_of
 
 TOOL = ROOT / "tools" / "kafka" / "broker.py"
-FOLDER = ROOT / ".kafka" / "bench"
+LIB = ROOT / ".kafka" / "lib"
+"""Where `make jars` puts them."""
 
 
 class Broker(NamedTuple):
@@ -33,19 +35,18 @@ class Broker(NamedTuple):
 @contextmanager
 def running() -> Iterator[Broker]:
     """A broker on a free port with an empty data folder, which is removed again at the end."""
-    shutil.rmtree(FOLDER, ignore_errors=True)
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
-    _tool("up", port)
-    try:
-        yield Broker(f"127.0.0.1:{port}", int((FOLDER / "pid").read_text()))
-    finally:
-        _tool("down", port)
-        shutil.rmtree(FOLDER, ignore_errors=True)
+    with TemporaryDirectory(dir=LIB.parent, prefix="bench-") as folder:
+        _tool("up", port, folder)
+        try:
+            yield Broker(f"127.0.0.1:{port}", int((Path(folder) / "pid").read_text()))
+        finally:
+            _tool("down", port, folder)
 
 
-def _tool(command: str, port: int) -> None:
-    arguments = [sys.executable, str(TOOL), command, "--port", str(port), "--dir", str(FOLDER)]
+def _tool(command: str, port: int, folder: str) -> None:
+    arguments = [sys.executable, str(TOOL), command, "--port", str(port), "--dir", folder]
     done = subprocess.run(arguments, stderr=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         raise Failed(f"no Kafka to measure on: {done.stderr}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import signal
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
@@ -36,8 +37,8 @@ class Size:
         self.rounds = rounds
         self.backlog = backlog
         self.latency_rounds = min(rounds, 3)
-        self.plan = Plan(0.5, 0.6, 0.5, 0.2, 0.4) if tiny else Plan(5.0, 6.0, 8.0, 0.7, 3.0)
-        self.cost_plan = Plan(5.0, 6.0, 16.0, 0.7, 3.0)
+        self.plan = Plan(0.5, 0.6, 0.5, 0.2, 0.4) if tiny else Plan(5.0, 6.0, 8.0, 1.2, 3.0)
+        self.cost_plan = Plan(5.0, 6.0, 16.0, 1.2, 3.0)
         self.raw_s = 0.5 if tiny else 5.0
         self.runs = 1_000 if tiny else 100_000
         self.takeovers = 3
@@ -163,6 +164,9 @@ def main() -> None:
     options = parser.parse_args()
     wanted = TINY_PARTS if options.tiny else [part for part in PARTS if part in options.only]
     whole = list(wanted) == list(PARTS)
+    # As Ctrl-C, which a shell's background has switched off: what was started is ended, and nothing is left lying.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     with ExitStack() as stack:
         needs_kafka = not options.tiny and ON_KAFKA & set(wanted)
         at = stack.enter_context(broker.running()) if needs_kafka else None
@@ -172,6 +176,8 @@ def main() -> None:
                 anyio.run(bench.measure, part)
             except Failed as failed:
                 raise SystemExit(f"{part}: {failed}") from None
+            except KeyboardInterrupt:
+                raise SystemExit(f"{part}: interrupted") from None
             # What was found is not lost with a later part.
             (processes.scratch() / "so-far.json").write_bytes(results.encode(bench.found))
     write(bench.found, options.out or (DOCS if whole else processes.scratch()))
