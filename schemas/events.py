@@ -310,7 +310,7 @@ class Ended(Event, frozen=True, kw_only=True):
     """Lane time since its last grant, where it was held to the end."""
     attempt: int = 0
     coalesced: bool = False
-    """Accepted into a run that had already completed: this is the request's one event."""
+    """Accepted into a run that was already over: this is the request's one event."""
     repeat: bool = False
     parties: tuple[Party, ...] = ()
 

@@ -42,6 +42,7 @@ def note_completed(
     lane: Lane, run: Run, now: Now, order: int, version: str | None, observed_version: str | None
 ) -> None:
     """The run has completed: its action supersedes what was known and what it expected, unless it is harmless."""
+    lift(lane, run.resource, run.action)
     resource = known(lane, run.resource)
     current = (version, observed_version)
     if not lane.policy.of(run.action).harmless:
@@ -56,7 +57,6 @@ def note_completed(
     else:
         return
     keep(lane, resource, now, lane.policy.of(run.action).queue_ms)
-    lift(lane, run.resource, run.action)
 
 
 def may_start_ms(lane: Lane, run: Run) -> int | None:
@@ -86,7 +86,8 @@ def effect_of(resource: Resource, change: ResourceChange) -> ChangeEffect:
     """What the change means for what is known."""
     if change.id in resource.changes:
         return "repeated"
-    if change.sequence is not None and change.sequence <= resource.sources.get(change.source, -1):
+    highest = resource.sources.get(change.source)
+    if change.sequence is not None and highest is not None and change.sequence <= highest:
         return "older"
     return "known" if change.version and change.version == resource.version else "applied"
 

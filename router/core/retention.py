@@ -23,7 +23,7 @@ def resource_due(lane: Lane, key: str, now: Now) -> None:
     """Forgotten, unless somebody waits whom it may stop from overwriting newer work: then it goes to the back."""
     policy = lane.policy
     owner = lane.owner_of(key)
-    if owner in lane.queue or owner in lane.held:
+    if _is_busy(lane, owner):
         # Behind every other one: a lane over its bound would else find this one first for ever, and forget none.
         waits_ms = max(each.queue_ms for each in (policy.defaults, *policy.actions.values()))
         lasts_ms = max(policy.resource_retention_ms, waits_ms + policy.retention_ms)
@@ -35,10 +35,15 @@ def resource_due(lane: Lane, key: str, now: Now) -> None:
 def counted_due(lane: Lane, run: str, now: Now) -> None:
     """Counts no more, unless its owning key is not idle."""
     grant = lane.counted[run]
-    if grant.owner in lane.queue or grant.owner in lane.held:
+    if _is_busy(lane, grant.owner):
         lane.put(replace(grant, forget_ms=now.clock_ms + lane.policy.resource_retention_ms))
     else:
         lane.put(Gone(b"counted/" + run.encode()))
+
+
+def _is_busy(lane: Lane, owner: str) -> bool:
+    """Whether some run of the owning key is not over."""
+    return owner in lane.queue or owner in lane.held or owner in lane.parked
 
 
 def forgettable(lane: Lane, now: Now) -> bytes | None:

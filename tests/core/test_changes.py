@@ -103,6 +103,7 @@ def test_a_change_lifts_a_limit_only_by_the_name_of_what_undoes_it(what: str, li
         ({"id": "c2", "sequence": 4, "source": "other"}, "applied"),
         ({"id": "c2"}, "applied"),
         ({"id": "c2", "sequence": 6}, "applied"),
+        ({"id": "c2", "sequence": -1, "source": "other"}, "applied"),
     ],
 )
 def test_what_is_told_again_or_late_is_recorded_and_not_applied(again: dict[str, Any], effect: str) -> None:

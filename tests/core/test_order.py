@@ -21,7 +21,7 @@ def serving(**fields: Any) -> Bench:
         "terminate": ActionPolicy(requires=("drain", "evict")),
         "look": ActionPolicy(harmless=True),
     }
-    bench = Bench(policy(actions=actions, **fields))
+    bench = Bench(policy(**{"actions": actions} | fields))
     bench.join("w", "drain", "evict", "undrain", "terminate", "restart", "look", slots=9)
     return bench
 
@@ -163,6 +163,12 @@ def test_an_order_to_stop_that_the_holder_reports_as_failed_does_not_count() -> 
     bench.cancel("d1")
     bench.fail("d1")
     assert bench.lane.counted == {}
+
+
+def test_what_undoes_it_may_be_harmless() -> None:
+    bench = serving(actions={"drain": DRAIN_ONCE, "undrain": ActionPolicy(harmless=True)})
+    did(bench, "drain", "undrain")
+    assert events(bench.request("d", "drain")) == ["Queued", "Granted"]
 
 
 def test_more_than_one_may_stand() -> None:

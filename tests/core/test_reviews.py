@@ -274,6 +274,18 @@ def test_what_nobody_decides_ends_undecided() -> None:
     assert only(Refused, bench.decide("p")).code == "TOO_LATE"
 
 
+def test_what_is_known_of_a_resource_is_kept_while_a_person_is_asked() -> None:
+    bench = parked(bounds=Bounds(resources=1))
+    bench.change("v1")
+    bench.change("v2")
+    bench.fail("r1", final=True)
+    for number in range(3):
+        bench.request(f"x{number}", resource=f"deploy://{number}")
+        bench.complete(f"x{number}")
+    bench.forget(100)
+    assert only(Refused, bench.decide("p", version_seen="v1")).code == "STALE_VERSION"
+
+
 def test_deadlines_go_on_while_a_person_is_asked() -> None:
     bench = parked()
     bench.request("p2", "rollback", "1", deadline_ms=5_000)
