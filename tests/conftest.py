@@ -19,7 +19,15 @@ def pytest_report_header() -> list[str]:
     return [] if can_mount() else ["faults: nothing may be mounted here: disks get full by limits on file sizes alone"]
 
 
-ALONE = ("tests/faults/", "tests/chaos/", "tests/cli/test_cli_demo.py")
+ALONE = (
+    "tests/faults/",
+    "tests/chaos/",
+    "tests/contract/",
+    "tests/cli/test_cli_demo.py",
+    "tests/cli/test_cli_service.py",
+    "tests/workers/test_program.py",
+    "tests/workers/test_worker_and_router.py",
+)
 """What has short timeouts and real processes, and whose faults must bite: beside others it would test the machine."""
 
 
