@@ -10,10 +10,8 @@ from __future__ import annotations
 import inspect
 import io
 import os
-import signal
 import sys
-import threading
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, BinaryIO, TextIO, cast
 
@@ -145,26 +143,11 @@ def _perform(app: App, arguments: Sequence[str]) -> msgspec.Struct | None:
     if inspect.iscoroutine(answer):
         import anyio
 
-        answer = anyio.run(_interruptible, answer)
+        async def awaited() -> object:
+            return await answer
+
+        answer = anyio.run(awaited)
     return cast("msgspec.Struct | None", answer)
-
-
-async def _interruptible(answer: Awaitable[object]) -> object:
-    """Await a command; SIGINT ends it, and is raised as KeyboardInterrupt.
-
-    By a cancel scope, which holds until all has ended. asyncio's own handler cancels the task once, and that is lost
-    where a deadline of the command's own runs out at the same moment: a stream then went on as if nothing had been said.
-    Commands that serve put handlers of theirs in its place.
-    """
-    import asyncio
-
-    import anyio
-
-    with anyio.CancelScope() as scope:
-        if threading.current_thread() is threading.main_thread():
-            asyncio.get_running_loop().add_signal_handler(signal.SIGINT, scope.cancel)
-        return await answer
-    raise KeyboardInterrupt
 
 
 def run(arguments: Sequence[str], out: TextIO, err: TextIO, stdin: BinaryIO) -> int:
