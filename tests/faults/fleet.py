@@ -98,6 +98,14 @@ class Fleet:
         finally:
             await journal.close()
 
+    async def said(self) -> list[AnyEvent]:
+        """All that was decided up to now."""
+        journal = await connect(self.url)
+        try:
+            return [event for _, event in await read_events(journal, PARTITIONS)]
+        finally:
+            await journal.close()
+
     async def judged(self, acknowledged: list[str]) -> list[tuple[int, AnyEvent]]:
         """All that was decided, once it has been judged."""
         journal = await connect(self.url)

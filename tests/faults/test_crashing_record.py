@@ -77,7 +77,7 @@ async def test_a_record_that_crashes_the_core_is_set_aside_also_after_a_takeover
             await anyio.sleep(1)
             load.stop()
         await assert_nothing_lost_or_doubled(fleet, load)
-        said = [event for partition, event in await fleet.events() if partition == LANE]
+        said = [event for partition, event in await fleet.judged(load.acknowledged) if partition == LANE]
         assert worker.poll() is None
     letters = [
         json.loads(line)

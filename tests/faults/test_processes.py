@@ -18,6 +18,7 @@ SEED = 4
 PAUSE_S = 5.0
 """Above the group's session, the worker's session and the lease."""
 DOWN_S = 60.0
+BITE_S = 120.0
 
 
 async def test_kills_and_pauses_at_random_moments(journal_url: str, tmp_path: Path) -> None:
@@ -40,13 +41,18 @@ async def test_kills_and_pauses_at_random_moments(journal_url: str, tmp_path: Pa
                     victim.send_signal(signal.SIGKILL)
                     victim.wait()
                     processes[processes.index(victim)] = await start()
-            await anyio.sleep(1)
+            # A worker that is killed may hold nothing, or nothing that it has read yet: on until one did.
+            with anyio.fail_after(BITE_S):
+                while max(event.attempt for event in await fleet.said() if isinstance(event, Granted)) < 2:
+                    workers[0].send_signal(signal.SIGKILL)
+                    workers[0].wait()
+                    workers[0] = await fleet.worker()
+                    await anyio.sleep(chance.uniform(2, 4))
             load.stop()
         events = await assert_nothing_lost_or_doubled(fleet, load)
         assert await fleet.claims() > before, "lanes were taken over"
         assert any(isinstance(event, Lost) for event in events), "and workers' leases"
-        attempts = max(event.attempt for event in events if isinstance(event, Granted))
-        assert attempts > 1 and "done" in fleet.effects()
+        assert "done" in fleet.effects()
         assert all(process.poll() is None for process in (*routers, *workers)), "who was paused goes on"
 
 
