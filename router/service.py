@@ -103,7 +103,7 @@ class Router:
         self._membership = membership
         self._config = config
         self._metadata = metadata
-        self._scopes = Scopes(metadata.scopes)
+        self._owner_of = Scopes(metadata.scopes).owner_of if metadata.scopes else str
         self._metrics = metrics
         self._ready: Callable[[], None] | None = ready
         self._clocks = clocks
@@ -200,7 +200,7 @@ class Router:
                 self._loaded,
                 LaneMeter(self._metrics, partition, INPUTS),
                 self._clocks,
-                self._scopes.owner_of,
+                self._owner_of,
             )
             self._lanes[partition] = lane
             tasks.start_soon(lane.run, name=f"lane {partition}")

@@ -231,6 +231,19 @@ class Recurrence(Schema, frozen=True, kw_only=True):
     count: int
 
 
+class Outside(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What was told of changes that were made outside keylane."""
+
+    order: int = 0
+    """Of the newest one that was news, its id, and who made it."""
+    change: str = ""
+    by: str = ""
+    changes: tuple[str, ...] = ()
+    """The ids of the newest changes that were told: one that is told again changes nothing."""
+    sources: dict[str, int] = msgspec.field(default_factory=dict)
+    """By source, latest last: the highest sequence that it has told of."""
+
+
 class Resource(Schema, frozen=True, kw_only=True):
     """What is known of a requested key beyond its runs. Under the key `resource/<key>`."""
 
@@ -242,15 +255,8 @@ class Resource(Schema, frozen=True, kw_only=True):
     forget_ms: int
     version: str | None = None
     """The current version, as far as the lane knows."""
-    changed_order: int = 0
-    """Of the newest change made outside, its id, and who made it."""
-    change: str = ""
-    changed_by: str = ""
-    changes: tuple[str, ...] = ()
-    """The ids of the newest changes that were told: one that is told again changes nothing."""
-    sources: dict[str, int] = msgspec.field(default_factory=dict)
-    """By source, latest last: the highest sequence that it has told of."""
-    started: dict[str, int] = msgspec.field(default_factory=dict)
+    outside: Outside | None = None
+    started: dict[str, int] | None = None
     """By action, latest last: when its newest run was first granted, where they must not follow each other closely."""
     superseded: tuple[str, ...] = ()
     """The newest of the versions that are known to be current no more, oldest first."""

@@ -16,6 +16,7 @@ from keylane.router.core.describe import about, asker, party_of
 from keylane.router.core.endings import end, note_unserved
 from keylane.router.core.lane import Lane
 from keylane.router.core.order import untimely
+from keylane.router.core.policy import ActionPolicy
 from keylane.router.core.records import Arrived, Gone, Now
 from keylane.router.core.repeats import ANSWERED, Answered, repeat_first_answer, seen_before, under_key
 from keylane.router.core.versions import outdated
@@ -31,9 +32,10 @@ def meets(lane: Lane, arrived: Arrived, request: WorkRequest, now: Now) -> Run |
         return known
     if was_cancelled(lane, request):
         return None  # it joins nobody: it ends as it arrives
-    known = under_key(lane, arrived, request, now)
-    if known is not None:
-        return known
+    if request.idempotency_key is not None:
+        known = under_key(lane, arrived, request, now)
+        if known is not None:
+            return known
     grounds = outdated(lane, arrived, request, now)
     if grounds is not None:
         refuse(lane, arrived, now, grounds)
@@ -43,7 +45,7 @@ def meets(lane: Lane, arrived: Arrived, request: WorkRequest, now: Now) -> Run |
 
 def was_cancelled(lane: Lane, request: WorkRequest) -> bool:
     """Whether a cancellation of this request overtook it. One that named another resource is of another request."""
-    kept = lane.kept.get(request.id)
+    kept = lane.kept.get(request.id) if lane.kept else None
     return kept is not None and kept.resource == request.resource
 
 
@@ -51,21 +53,22 @@ def arrive(lane: Lane, _run: Run | None, arrived: Arrived, now: Now) -> None:
     """Unknown: rules 5 to 7, then a run of its own."""
     request = arrived.record
     assert isinstance(request, WorkRequest)
+    policy = lane.policy.of(request.action)
     cancelled = was_cancelled(lane, request)
-    contenders = [] if cancelled else contenders_of(lane, request, arrived.owner)
+    contenders = [] if cancelled else contenders_of(lane, request, policy, arrived.owner)
     grounds = (
-        (None if cancelled else untimely(lane, arrived, request, now))
-        or lock_held(lane, arrived, request, contenders, now)
-        or full(lane, request, arrived.owner)
+        (None if cancelled else untimely(lane, arrived, request, policy, now))
+        or lock_held(arrived, request, policy, contenders, now)
+        or full(lane, request, policy, arrived.owner)
     )
     if grounds is not None:
         refuse(lane, arrived, now, grounds)
         return
-    clashing = [] if cancelled else asks_a_person(lane, request, contenders, arrived.owner)
+    clashing = [] if cancelled else asks_a_person(lane, policy, contenders, arrived.owner)
     if clashing:
-        _park(lane, arrived, request, clashing, now)
+        _park(lane, arrived, request, policy, clashing, now)
         return
-    _queue(lane, arrived, request, now)
+    _queue(lane, arrived, request, policy, now)
     if cancelled:
         lane.put(Gone(b"cancelled/" + request.id.encode()))
         end(lane, lane.runs[request.id], now, "cancelled")
@@ -74,10 +77,10 @@ def arrive(lane: Lane, _run: Run | None, arrived: Arrived, now: Now) -> None:
         supersede(lane, request, contenders, now)
 
 
-def _queue(lane: Lane, arrived: Arrived, request: WorkRequest, now: Now) -> None:
+def _queue(lane: Lane, arrived: Arrived, request: WorkRequest, policy: ActionPolicy, now: Now) -> None:
     """It waits for its turn."""
-    owner, policy = arrived.owner, lane.policy.of(request.action)
-    holder, quiet_ms = lane.held.get(owner), policy.quiet_ms
+    owner, quiet_ms = arrived.owner, policy.quiet_ms
+    holder = lane.held.get(owner)
     queued = Queued(
         seq=lane.next_seq,
         clock_ms=now.clock_ms,
@@ -96,13 +99,15 @@ def _queue(lane: Lane, arrived: Arrived, request: WorkRequest, now: Now) -> None
     )
     seq = lane.publish(queued, owner, arrived.traceparent)
     ready_ms = now.clock_ms + quiet_ms if quiet_ms else None
-    _accept(lane, arrived, request, now, seq, state="Waiting", ready_ms=ready_ms, lasts_ms=policy.queue_ms)
+    _accept(lane, arrived, request, now, seq, "Waiting", policy.queue_ms, ready_ms, None)
     note_unserved(lane, request.action, now)
 
 
-def _park(lane: Lane, arrived: Arrived, request: WorkRequest, clashing: list[Run], now: Now) -> None:
+def _park(
+    lane: Lane, arrived: Arrived, request: WorkRequest, policy: ActionPolicy, clashing: list[Run], now: Now
+) -> None:
     """It waits for a person, who decides between it and what it meets."""
-    policy, resource = lane.policy.of(request.action), lane.resources.get(request.resource)
+    resource = lane.resources.get(request.resource)
     seq = lane.emit(
         Parked,
         now,
@@ -119,7 +124,7 @@ def _park(lane: Lane, arrived: Arrived, request: WorkRequest, clashing: list[Run
         parties=(asker(arrived, request, now), *(party_of(other) for other in clashing[:PARTIES_MAX])),
     )
     review = Review(order=seq, since_ms=now.clock_ms, since=now.time, reason="on_conflict")
-    _accept(lane, arrived, request, now, seq, state="Parked", review=review, lasts_ms=policy.review_ms)
+    _accept(lane, arrived, request, now, seq, "Parked", policy.review_ms, None, review)
 
 
 def _accept(
@@ -128,11 +133,10 @@ def _accept(
     request: WorkRequest,
     now: Now,
     order: int,
-    *,
     state: RunState,
     lasts_ms: int,
-    ready_ms: int | None = None,
-    review: Review | None = None,
+    ready_ms: int | None,
+    review: Review | None,
 ) -> None:
     lane.put(
         Run(
@@ -144,11 +148,11 @@ def _accept(
             action=intern(request.action),
             digest=arrived.payload_digest,
             request_digest=arrived.digest,
-            idempotency=idempotency(arrived, request),
+            idempotency=None if request.idempotency_key is None else idempotency(arrived, request),
             expected_version=request.expected_version,
             requires=request.requires,
             coalesce_key=request.coalesce_key,
-            deadline_ms=deadline_ms(request, now),
+            deadline_ms=None if request.deadline_ms is None else deadline_ms(request, now),
             accepted_ms=now.clock_ms,
             accepted=now.time,
             actor=intern(request.actor),

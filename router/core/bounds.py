@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from keylane.router.core.coalescing import payload_bytes
 from keylane.router.core.lane import Lane
+from keylane.router.core.policy import ActionPolicy
 from keylane.router.core.records import Arrived, Grounds
 from keylane.schemas.requests import WorkRequest
 from keylane.schemas.state import Run
@@ -11,9 +12,9 @@ from keylane.schemas.state import Run
 RETRY_AFTER_MS = 1_000
 
 
-def full(lane: Lane, request: WorkRequest, owner: str) -> Grounds | None:
+def full(lane: Lane, request: WorkRequest, policy: ActionPolicy, owner: str) -> Grounds | None:
     """Why a run of its own is not taken in."""
-    bounds, policy = lane.policy.bounds, lane.policy.of(request.action)
+    bounds = lane.policy.bounds
     if len(lane.queue.get(owner, ())) + len(lane.parked.get(owner, ())) >= bounds.waiters_per_resource:
         return Grounds("QUEUE_FULL", f"{bounds.waiters_per_resource} runs wait for this resource", RETRY_AFTER_MS)
     if len(lane.runs) >= bounds.runs:
@@ -24,7 +25,8 @@ def full(lane: Lane, request: WorkRequest, owner: str) -> Grounds | None:
             f"payloads, checkpoints and results in this partition: {lane.carried_bytes} bytes",
             RETRY_AFTER_MS,
         )
-    if (policy.limit is not None or request.action in lane.steps) and _remembered(lane) >= bounds.resources:
+    lasting = policy.limit is not None or (lane.steps and request.action in lane.steps)
+    if lasting and _remembered(lane) >= bounds.resources:
         return Grounds("LANE_FULL", f"{bounds.resources} steps and limits are remembered here", RETRY_AFTER_MS)
     known = request.action in lane.unserved or lane.is_served(request.action)
     if not known and len(lane.unserved) >= bounds.unserved_actions:

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from keylane.router.core.lane import Lane
 from keylane.router.core.records import Arrived, Now
 from keylane.router.core.shape import work_digest
-from keylane.router.core.standing import firm_order, is_approved, likeness
+from keylane.router.core.standing import changed_order, firm_order, is_approved, likeness
 from keylane.schemas.base import NULL
 from keylane.schemas.requests import WorkRequest
 from keylane.schemas.state import IdempotencyKey, Member, Run
@@ -52,7 +52,7 @@ def _unchanged_since(lane: Lane, run: Run) -> bool:
     if resource is None:
         return True
     firm = firm_order(run)
-    if firm is None or resource.changed_order > firm:
+    if firm is None or changed_order(resource) > firm:
         return False
     return resource.completed_run == run.id or resource.completed_order < firm
 

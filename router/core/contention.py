@@ -5,6 +5,7 @@ from __future__ import annotations
 from keylane.router.core.describe import asker, parties_of, party_of
 from keylane.router.core.endings import ask_to_stop, end
 from keylane.router.core.lane import Lane
+from keylane.router.core.policy import ActionPolicy
 from keylane.router.core.records import Arrived, Grounds, Now
 from keylane.schemas.requests import WorkRequest
 from keylane.schemas.state import Run
@@ -15,30 +16,32 @@ RETRY_AFTER_MS_MAX = 5_000
 PARTIES_MAX = 16
 
 
-def contenders_of(lane: Lane, request: WorkRequest, owner: str) -> list[Run]:
+def contenders_of(lane: Lane, request: WorkRequest, policy: ActionPolicy, owner: str) -> list[Run]:
     """The held run of the owning key, then the waiting ones in acceptance order; none where none of them matters.
 
     Whom it meets matters only where somebody is refused or replaced: a thousand may wait, and usually they do.
     """
-    if not request.reject_if_busy and lane.policy.of(request.action).only_queues():
+    if not request.reject_if_busy and policy.only_queues:
         return []
     holder = lane.held.get(owner)
     waiting = [lane.runs[id] for _, id in lane.queue.get(owner, ())]
     return waiting if holder is None else [lane.runs[holder], *waiting]
 
 
-def asks_a_person(lane: Lane, request: WorkRequest, contenders: list[Run], owner: str) -> list[Run]:
+def asks_a_person(lane: Lane, policy: ActionPolicy, contenders: list[Run], owner: str) -> list[Run]:
     """Those whom it meets such that a person has to decide: one that waits for that itself counts for this alone."""
-    policy = lane.policy.of(request.action)
-    if not policy.may_ask():
+    if policy.only_queues or not policy.may_ask:
         return []
     parked = [lane.runs[id] for _, id in lane.parked.get(owner, ())]
     return [other for other in (*contenders, *parked) if policy.against(other.action) == "review"]
 
 
-def lock_held(lane: Lane, arrived: Arrived, request: WorkRequest, contenders: list[Run], now: Now) -> Grounds | None:
+def lock_held(
+    arrived: Arrived, request: WorkRequest, policy: ActionPolicy, contenders: list[Run], now: Now
+) -> Grounds | None:
     """Why one of them keeps the request out: who is in its way, and when to come back."""
-    policy = lane.policy.of(request.action)
+    if not contenders:
+        return None
     modes = {policy.against(other.action) for other in contenders}
     if "reject" not in modes and not ("queue" in modes and request.reject_if_busy):
         return None

@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from keylane.router.core.lane import Lane
 from keylane.router.core.records import Arrived, Now
+from keylane.router.core.standing import changed_order
 from keylane.schemas.events import Party
 from keylane.schemas.requests import WorkRequest
 from keylane.schemas.state import Member, Resource, Run
@@ -66,15 +67,16 @@ def asker(arrived: Arrived, request: WorkRequest, now: Now) -> Party:
 
 def last_to_change(lane: Lane, resource: Resource) -> tuple[Party, ...]:
     """Whoever changed the resource last, as a side of a conflict: a run, or somebody outside."""
-    if is_changed_outside(resource):
-        return (Party(request=resource.change, actor=resource.changed_by, version=resource.version),)
+    outside = resource.outside
+    if outside is not None and is_changed_outside(resource):
+        return (Party(request=outside.change, actor=outside.by, version=resource.version),)
     by = lane.runs.get(resource.completed_run)
     return () if by is None else (party_of(by),)
 
 
 def is_changed_outside(resource: Resource) -> bool:
     """Whether the last change was made outside, so that no step is the last thing done."""
-    return resource.changed_order > resource.completed_order
+    return changed_order(resource) > resource.completed_order
 
 
 def parties_of(lane: Lane, run: Run) -> tuple[Party, ...]:

@@ -13,6 +13,7 @@ from keylane.router.core.describe import parties_of, party_of
 from keylane.router.core.endings import delay, end, refuse_accepted
 from keylane.router.core.lane import Lane
 from keylane.router.core.order import note_granted, out_of_order, over_limit
+from keylane.router.core.policy import ActionPolicy
 from keylane.router.core.records import Arrived, Now
 from keylane.router.core.resources import may_start_ms, note_started
 from keylane.router.core.reviews import is_void, void
@@ -43,14 +44,14 @@ def _offer_key(lane: Lane, owner: str, now: Now) -> None:
     if head is None:
         return
     run = lane.runs[head[1][1]]
-    if _settled_at_dispatch(lane, run, now):
+    policy = lane.policy.of(run.action)
+    if _settled_at_dispatch(lane, run, policy, now):
         return  # what it changed has stirred the key again
-    pool = lane.policy.of(run.action).pool
-    roomy = [session for session in lane.current_sessions(pool, run.action) if lane.free_slots(session) > 0]
+    roomy = [session for session in lane.current_sessions(policy.pool, run.action) if lane.free_slots(session) > 0]
     if len(roomy) > 1:
         roomy.sort(key=lambda each: (-lane.free_slots(each), each.name, each.id))
     if roomy:
-        _grant(lane, run, roomy[0], now)
+        _grant(lane, run, policy, roomy[0], now)
 
 
 def _offer_slots(lane: Lane, id: str, now: Now) -> None:
@@ -66,7 +67,7 @@ def _offer_slots(lane: Lane, id: str, now: Now) -> None:
         _offer_key(lane, lane.runs[min(heads)[1]].owner, now)
 
 
-def _settled_at_dispatch(lane: Lane, run: Run, now: Now) -> bool:
+def _settled_at_dispatch(lane: Lane, run: Run, policy: ActionPolicy, now: Now) -> bool:
     """Decide again, on the state as it is now, what was decided at arrival; and a retried or approved run goes only
     forward."""
     due = due_ms(run, lane.deadline_ms(run))
@@ -74,6 +75,8 @@ def _settled_at_dispatch(lane: Lane, run: Run, now: Now) -> bool:
         ripen(lane, run, Arrived(record=None), now)  # type: ignore[arg-type]  # a timer brings no record
         lane.stirred[run.owner] = None
         return True
+    if _has_no_condition(run) and policy.starts_freely:
+        return False
     if is_void(lane, run):
         void(lane, run, now)
         return True
@@ -98,11 +101,15 @@ def _settled_at_dispatch(lane: Lane, run: Run, now: Now) -> bool:
     return False
 
 
-def _grant(lane: Lane, run: Run, session: WorkerSession, now: Now) -> None:
-    policy = lane.policy.of(run.action)
+def _has_no_condition(run: Run) -> bool:
+    """Whether it was decided on no version, requires no step, and neither a person nor a holder has had it before."""
+    return run.expected_version is None and not run.requires and run.review is None and run.granted_order is None
+
+
+def _grant(lane: Lane, run: Run, policy: ActionPolicy, session: WorkerSession, now: Now) -> None:
     token = lane.mint()
     attempt = run.attempt + 1
-    leads, merged = payloads(lane, run)
+    leads, merged = (run.payload, ()) if run.coalesce_key is None else payloads(lane, run)
     requests = tuple(member.id for member in lane.live_members(run))
     item = WorkItem(
         session=session.id,
@@ -143,15 +150,23 @@ def _grant(lane: Lane, run: Run, session: WorkerSession, now: Now) -> None:
         requests=requests,
     )
     seq = lane.publish(granted, run.owner, run.traceparent)
-    lane.put(_held(lane, run, session, now, token=token, attempt=attempt, number=number, order=seq))
-    note_granted(lane, run, token, now)
-    note_started(lane, run, now)
+    lane.put(_held(run, policy, session, now, token=token, attempt=attempt, number=number, order=seq))
+    if not policy.starts_freely:
+        note_granted(lane, run, token, now)
+        note_started(lane, run, now)
 
 
 def _held(
-    lane: Lane, run: Run, session: WorkerSession, now: Now, *, token: int, attempt: int, number: int, order: int
+    run: Run,
+    policy: ActionPolicy,
+    session: WorkerSession,
+    now: Now,
+    *,
+    token: int,
+    attempt: int,
+    number: int,
+    order: int,
 ) -> Run:
-    policy = lane.policy.of(run.action)
     hold_until_ms = now.clock_ms + policy.max_hold_ms
     return replace(
         run,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
 
 from msgspec import Raw
 from msgspec.structs import replace
@@ -39,18 +38,7 @@ def end(
     """The run is over for everyone who still wants it. Only its outcome is kept, until the retention ends."""
     seq = lane.next_seq
     requests = tuple(member.id for member in lane.live_members(run))
-    done = _done(
-        lane,
-        run,
-        now,
-        status=status,
-        result=result,
-        version=version,
-        observed_version=observed_version,
-        error=error,
-        superseded_by=superseded_by,
-        ended_order=seq,
-    )
+    done = _done(lane, run, now, seq, status, result, version, observed_version, error, superseded_by)
     held_ms = now.clock_ms - run.since_ms if run.state == "Held" else None
     ended = Ended(
         seq=seq,
@@ -73,10 +61,21 @@ def end(
         note_completed(lane, run, now, seq, version, observed_version)
 
 
-def _done(lane: Lane, run: Run, now: Now, **outcome: Any) -> Run:
+def _done(
+    lane: Lane,
+    run: Run,
+    now: Now,
+    order: int,
+    status: Status,
+    result: Raw,
+    version: str | None,
+    observed_version: str | None,
+    error: ErrorDetail | None,
+    superseded_by: str | None,
+) -> Run:
     """What is left of the run: its name, what equal requests and repeats are told by, and its outcome."""
-    others = (lane.members[id] for _, id in lane.members_of.get(run.id, ()))
-    keyed = run.idempotency is not None or any(member.idempotency is not None for member in others)
+    others = lane.members_of.get(run.id, ())
+    keyed = run.idempotency is not None or any(lane.members[id].idempotency is not None for _, id in others)
     return Run(
         id=run.id,
         order=run.order,
@@ -98,7 +97,13 @@ def _done(lane: Lane, run: Run, now: Now, **outcome: Any) -> Run:
         ended_ms=now.clock_ms,
         keyed=keyed,
         forget_ms=now.clock_ms + (lane.policy.idempotency_retention_ms if keyed else lane.policy.retention_ms),
-        **outcome,
+        status=status,
+        result=result,
+        version=version,
+        observed_version=observed_version,
+        error=error,
+        superseded_by=superseded_by,
+        ended_order=order,
     )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from keylane.router.core.describe import asker, is_changed_outside, last_to_change
 from keylane.router.core.lane import Lane
+from keylane.router.core.policy import ActionPolicy
 from keylane.router.core.records import Arrived, Gone, Grounds, Now
 from keylane.schemas.events import Party
 from keylane.schemas.requests import WorkRequest
@@ -16,8 +17,10 @@ RETRY_AFTER_MS = 5_000
 PARTIES_MAX = 16
 
 
-def untimely(lane: Lane, arrived: Arrived, request: WorkRequest, now: Now) -> Grounds | None:
+def untimely(lane: Lane, arrived: Arrived, request: WorkRequest, policy: ActionPolicy, now: Now) -> Grounds | None:
     """Why a request is refused for what came before it, or did not."""
+    if not request.requires and policy.starts_freely:
+        return None
     grounds = out_of_order(lane, request.resource, request.action, request.requires)
     grounds = grounds or over_limit(lane, arrived.owner, request.action, request.id)
     return grounds and grounds._replace(parties=(asker(arrived, request, now), *grounds.parties))
@@ -25,9 +28,10 @@ def untimely(lane: Lane, arrived: Arrived, request: WorkRequest, now: Now) -> Gr
 
 def out_of_order(lane: Lane, key: str, action: str, requires: tuple[str, ...]) -> Grounds | None:
     """Why it is not its turn: one of the named actions must be the last completed one, harmless ones aside."""
-    needed = tuple(each for each in (lane.policy.of(action).requires, requires) if each)
-    if not needed:
+    wanted = lane.policy.of(action).requires
+    if not wanted and not requires:
         return None
+    needed = tuple(each for each in (wanted, requires) if each)
     resource = lane.resources.get(key)
     if resource is None or is_changed_outside(resource):
         last, came = "", "nothing is known to have come" if resource is None else "it was changed outside since"

@@ -134,7 +134,8 @@ def _retime(lane: Lane, key: bytes, new: Run | None) -> None:
         lane.deciding.set(key, None)
         keyed = new is not None and new.keyed
         lane.outcomes.set(key, None if new is None or keyed else new.forget_ms)
-        lane.idle.set(key, new.forget_ms if new is not None and keyed else None)
+        if keyed or key in lane.idle.due_ms:
+            lane.idle.set(key, new.forget_ms if new is not None and keyed else None)
     else:  # what is done stays done
         lane.deciding.set(key, due_ms(new, lane.deadline_ms(new)))
 
@@ -210,8 +211,9 @@ def put_resource(lane: Lane, key: bytes, name: str, new: Resource | None) -> Non
     lane.resources.pop(name, None)
     if new is not None:
         lane.resources[name] = new
-    is_step = new is not None and new.completed_action in lane.steps
-    lane.idle.set(key, new.forget_ms if new is not None and is_step else None)
+    is_step = new is not None and bool(lane.steps) and new.completed_action in lane.steps
+    if lane.steps:
+        lane.idle.set(key, new.forget_ms if new is not None and is_step else None)
     lane.resting.set(key, new.forget_ms if new is not None and not is_step else None)
 
 

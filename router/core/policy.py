@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Literal
 
 from msgspec import Struct
+from msgspec.structs import force_setattr
 
 OnConflict = Literal["queue", "reject", "supersede", "review"]
 Then = Literal["fail", "review"]
@@ -61,13 +62,19 @@ class ActionPolicy(Struct, frozen=True, kw_only=True):
     queue_ms: int = DAY_MS
     max_hold_ms: int = DAY_MS
 
-    def only_queues(self) -> bool:
-        """Whether this action waits behind whatever it meets."""
-        return self.on_conflict == "queue" and not self.on_conflict_with
+    # What follows from the others, found once: it is asked for at every request.
+    starts_freely: bool = True
+    """Nothing but its turn decides when it may begin."""
+    only_queues: bool = True
+    """It waits behind whatever it meets."""
+    may_ask: bool = False
+    """A person may be asked where it meets another action."""
 
-    def may_ask(self) -> bool:
-        """Whether a person may be asked where this action meets another."""
-        return self.on_conflict == "review" or "review" in self.on_conflict_with.values()
+    def __post_init__(self) -> None:
+        modes = {self.on_conflict, *self.on_conflict_with.values()}
+        force_setattr(self, "starts_freely", not (self.requires or self.min_interval_ms or self.limit))
+        force_setattr(self, "only_queues", self.on_conflict == "queue" and not self.on_conflict_with)
+        force_setattr(self, "may_ask", "review" in modes)
 
     def against(self, action: str) -> OnConflict:
         """What happens when this action meets a run of `action`."""

@@ -30,7 +30,7 @@ def seen_before(lane: Lane, arrived: Arrived, request: WorkRequest, now: Now) ->
     """The run that the request is a member of, so that its first answer is repeated; None where it is new."""
     seen: Member | RefusedRequest | None = lane.member(request.id) or lane.refused.get(request.id)
     if seen is None:
-        return _rolled_back(lane, arrived, request, now)
+        return None if request.seen is None else _rolled_back(lane, arrived, request, request.seen, now)
     if seen.digest != arrived.digest:
         first = lane.runs.get(seen.run) if isinstance(seen, Member) else None
         reason = f"id {request.id!r} was used before with other content"
@@ -42,12 +42,12 @@ def seen_before(lane: Lane, arrived: Arrived, request: WorkRequest, now: Now) ->
     return lane.runs[seen.run]
 
 
-def _rolled_back(lane: Lane, arrived: Arrived, request: WorkRequest, now: Now) -> Answered | None:
-    if request.seen is None or request.seen <= lane.own.seq:
+def _rolled_back(lane: Lane, arrived: Arrived, request: WorkRequest, seen: int, now: Now) -> Answered | None:
+    if seen <= lane.own.seq:
         return None
     # Not a halt, though design section 4 asks for one: any agent could then stop any lane for good
     # (docs/decisions/rolled-back-stores.md).
-    reason = f"you have seen event {request.seen} of this partition, which is at {lane.own.seq}: was it restored?"
+    reason = f"you have seen event {seen} of this partition, which is at {lane.own.seq}: was it restored?"
     refuse(lane, arrived, now, Grounds("INTERNAL", reason))
     return ANSWERED
 
@@ -57,8 +57,7 @@ def under_key(lane: Lane, arrived: Arrived, request: WorkRequest, now: Now) -> R
 
     What ended without a grant was never begun: the key is free again.
     """
-    if request.idempotency_key is None:
-        return None
+    assert request.idempotency_key is not None
     for _, id in lane.keyed.get((arrived.owner, request.idempotency_key), ()):
         member = lane.member(id)
         assert member is not None and member.idempotency is not None

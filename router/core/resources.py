@@ -5,6 +5,8 @@ Versions are opaque: one is superseded only where the lane has learnt so, and on
 
 from __future__ import annotations
 
+from typing import Any
+
 from msgspec.structs import replace
 
 from keylane.router.core.lane import Lane
@@ -14,12 +16,13 @@ from keylane.router.core.shape import VERSION_CHARACTERS_MAX
 from keylane.router.core.standing import decided_on
 from keylane.schemas.events import ChangeEffect
 from keylane.schemas.requests import ResourceChange
-from keylane.schemas.state import Resource, Run
+from keylane.schemas.state import Outside, Resource, Run
 
 SUPERSEDED_KEPT = 16
 CHANGES_KEPT = 16
 SOURCES_KEPT = 16
 STARTED_KEPT = 16
+NOTHING = (None, None)
 
 
 def known(lane: Lane, key: str) -> Resource:
@@ -34,7 +37,9 @@ def changed_since(lane: Lane, done: Run) -> str | None:
     resource = lane.resources.get(done.resource)
     if resource is None or done.ended_order is None:
         return None
-    newest = max((resource.completed_order, resource.completed_run), (resource.changed_order, resource.change))
+    newest = (resource.completed_order, resource.completed_run)
+    if resource.outside is not None:
+        newest = max(newest, (resource.outside.order, resource.outside.change))
     return newest[1] if newest[0] > done.ended_order else None
 
 
@@ -42,21 +47,30 @@ def note_completed(
     lane: Lane, run: Run, now: Now, order: int, version: str | None, observed_version: str | None
 ) -> None:
     """The run has completed: its action supersedes what was known and what it expected, unless it is harmless."""
-    lift(lane, run.resource, run.action)
+    policy = lane.policy.of(run.action)
+    if lane.lifted_by:
+        lift(lane, run.resource, run.action)
     resource = known(lane, run.resource)
-    current = (version, observed_version)
-    if not lane.policy.of(run.action).harmless:
-        resource = replace(
-            _versions(resource, (resource.version, decided_on(run)), current),
-            completed_order=order,
-            completed_run=run.id,
-            completed_action=run.action,
-        )
-    elif current != (None, None):
-        resource = _versions(resource, (), current)
-    else:
+    if policy.harmless:
+        if version is not None or observed_version is not None:
+            current, superseded = _versions(resource, NOTHING, (version, observed_version), keeps=True)
+            keep(lane, resource, now, policy.queue_ms, version=current, superseded=superseded)
         return
-    keep(lane, resource, now, lane.policy.of(run.action).queue_ms)
+    replaced = (resource.version, decided_on(run))
+    current, superseded = _versions(resource, replaced, (version, observed_version))
+    lasts_ms = policy.queue_ms + lane.policy.retention_ms
+    if current or superseded or resource.outside or run.action in lane.steps:
+        lasts_ms = max(lasts_ms, lane.policy.resource_retention_ms)
+    changed = replace(  # as `keep` does, at once: this is what most runs end with
+        resource,
+        completed_order=order,
+        completed_run=run.id,
+        completed_action=run.action,
+        version=current,
+        superseded=superseded,
+        forget_ms=max(resource.forget_ms, now.clock_ms + lasts_ms),
+    )
+    lane.put(changed)
 
 
 def may_start_ms(lane: Lane, run: Run) -> int | None:
@@ -64,7 +78,7 @@ def may_start_ms(lane: Lane, run: Run) -> int | None:
     interval_ms = lane.policy.of(run.action).min_interval_ms
     if not interval_ms or run.granted_order is not None:
         return None
-    started_ms = known(lane, run.resource).started.get(run.action)
+    started_ms = (known(lane, run.resource).started or {}).get(run.action)
     return None if started_ms is None else started_ms + interval_ms
 
 
@@ -74,19 +88,19 @@ def note_started(lane: Lane, run: Run, now: Now) -> None:
     if not interval_ms or run.granted_order is not None:
         return
     resource = known(lane, run.resource)
-    started = {action: ms for action, ms in resource.started.items() if action != run.action} | {
-        run.action: now.clock_ms
-    }
+    started = {action: ms for action, ms in (resource.started or {}).items() if action != run.action}
+    started[run.action] = now.clock_ms
     while len(started) > STARTED_KEPT:
         del started[next(iter(started))]
-    keep(lane, replace(resource, started=started), now, interval_ms)
+    keep(lane, resource, now, interval_ms, started=started)
 
 
 def effect_of(resource: Resource, change: ResourceChange) -> ChangeEffect:
     """What the change means for what is known."""
-    if change.id in resource.changes:
+    outside = resource.outside or Outside()
+    if change.id in outside.changes:
         return "repeated"
-    highest = resource.sources.get(change.source)
+    highest = outside.sources.get(change.source)
     if change.sequence is not None and highest is not None and change.sequence <= highest:
         return "older"
     return "known" if change.version and change.version == resource.version else "applied"
@@ -95,21 +109,20 @@ def effect_of(resource: Resource, change: ResourceChange) -> ChangeEffect:
 def note_changed(lane: Lane, change: ResourceChange, effect: ChangeEffect, now: Now, order: int) -> None:
     """A change made outside: the version that it names is current, and no step is the last thing done any more."""
     resource = known(lane, change.resource)
-    sources = dict(resource.sources)
+    before = resource.outside or Outside()
+    sources = dict(before.sources)
     if change.sequence is not None:
         highest = max(change.sequence, sources.pop(change.source, change.sequence))
         sources[change.source] = highest
         if len(sources) > SOURCES_KEPT:
             del sources[next(iter(sources))]
-    resource = replace(resource, changes=(*resource.changes, change.id)[-CHANGES_KEPT:], sources=sources)
+    told = replace(before, changes=(*before.changes, change.id)[-CHANGES_KEPT:], sources=sources)
     if effect == "applied":
-        resource = replace(
-            _versions(resource, (resource.version,), (change.version,)),
-            changed_order=order,
-            change=change.id,
-            changed_by=change.by,
-        )
-    keep(lane, resource, now, 0)
+        version, superseded = _versions(resource, (resource.version, None), (change.version, None))
+        newest = replace(told, order=order, change=change.id, by=change.by)
+        keep(lane, resource, now, 0, version=version, superseded=superseded, outside=newest)
+    else:
+        keep(lane, resource, now, 0, outside=told)
     if effect in ("applied", "known"):
         lift(lane, change.resource, change.what)
 
@@ -117,25 +130,40 @@ def note_changed(lane: Lane, change: ResourceChange, effect: ChangeEffect, now: 
 def note_found(lane: Lane, run: Run, now: Now, observed_version: str) -> None:
     """A worker looked, and the resource was not what its run was decided on."""
     resource = known(lane, run.resource)
-    keep(lane, _versions(resource, (resource.version, decided_on(run)), (observed_version,)), now, 0)
+    version, superseded = _versions(resource, (resource.version, decided_on(run)), (observed_version, None))
+    keep(lane, resource, now, 0, version=version, superseded=superseded)
 
 
-def keep(lane: Lane, resource: Resource, now: Now, waits_ms: int) -> None:
-    """Put the record, with the time after which it is forgotten where nothing happens: a retry may wait `waits_ms`."""
+def keep(lane: Lane, resource: Resource, now: Now, waits_ms: int, **changes: Any) -> None:
+    """Put the record as it is now, with the time after which it is forgotten where nothing happens.
+
+    A retry may wait `waits_ms`: what must stop it is kept for longer than that.
+    """
+    changed = replace(resource, **changes)
     policy = lane.policy
-    has_versions = resource.version is not None or resource.superseded
-    matters = has_versions or resource.changes or resource.completed_action in lane.steps
-    lasts_ms = policy.resource_retention_ms if matters else 0
-    # Kept longer where an earlier run of the same resource still waits to be retried by then (`retention`).
-    forget_ms = now.clock_ms + max(lasts_ms, waits_ms + policy.retention_ms)
-    lane.put(replace(resource, forget_ms=max(resource.forget_ms, forget_ms)))
+    lasts_ms = waits_ms + policy.retention_ms
+    if changed.version or changed.superseded or changed.outside or changed.completed_action in lane.steps:
+        lasts_ms = max(lasts_ms, policy.resource_retention_ms)
+    lane.put(replace(changed, forget_ms=max(resource.forget_ms, now.clock_ms + lasts_ms)))
 
 
-def _versions(resource: Resource, replaced: tuple[str | None, ...], current: tuple[str | None, ...]) -> Resource:
-    """`replaced` are superseded, unless reported as `current` again; the last of those is what is known now."""
-    reported = tuple(each for each in current if each and len(each) <= VERSION_CHARACTERS_MAX)
+Versions = tuple[str | None, str | None]
+Known = tuple[str | None, tuple[str, ...]]
+"""The current version and the superseded ones."""
+
+
+def _versions(resource: Resource, replaced: Versions, current: Versions, *, keeps: bool = False) -> Known:
+    """`replaced` are superseded, unless reported as `current` again; the last of those is what is known now.
+
+    With `keeps` what was known stays where nothing is reported.
+    """
+    if not resource.superseded and replaced == NOTHING:
+        reported = current[1] or current[0]
+        if reported is None or len(reported) <= VERSION_CHARACTERS_MAX:
+            return reported or (resource.version if keeps else None), ()
+    known = [each for each in current if each and len(each) <= VERSION_CHARACTERS_MAX]
     passed = [each for each in replaced if each is not None]
-    kept = [each for each in resource.superseded if each not in passed and each not in reported]
-    kept += dict.fromkeys(each for each in passed if each not in reported)
-    version = reported[-1] if reported else (resource.version if not replaced else None)
-    return replace(resource, version=version, superseded=tuple(kept[-SUPERSEDED_KEPT:]))
+    kept = [each for each in resource.superseded if each not in passed and each not in known]
+    kept += dict.fromkeys(each for each in passed if each not in known)
+    version = known[-1] if known else (resource.version if keeps else None)
+    return version, tuple(kept[-SUPERSEDED_KEPT:])

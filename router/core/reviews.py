@@ -14,7 +14,7 @@ from keylane.router.core.describe import about, last_to_change, parties_of, part
 from keylane.router.core.endings import end, note_unserved
 from keylane.router.core.lane import Lane
 from keylane.router.core.records import Arrived, Grounds, Now
-from keylane.router.core.standing import is_approved
+from keylane.router.core.standing import changed_order, is_approved
 from keylane.router.core.versions import stale
 from keylane.schemas.base import ErrorDetail
 from keylane.schemas.events import ApprovalVoided, Decided, Party
@@ -91,7 +91,7 @@ def is_void(lane: Lane, run: Run) -> bool:
     resource = lane.resources.get(run.resource)
     if resource is None or run.review is None or run.review.decided_order is None:
         return False
-    return resource.changed_order > run.review.decided_order
+    return changed_order(resource) > run.review.decided_order
 
 
 def void(lane: Lane, run: Run, now: Now) -> None:
@@ -107,7 +107,7 @@ def void(lane: Lane, run: Run, now: Now) -> None:
         owner=run.owner,
         decision=review.decision,
         by=review.by,
-        change=resource.change,
+        change="" if resource.outside is None else resource.outside.change,
         expected_version=review.version_seen or None,
         known_version=resource.version,
         expires_in_ms=review_ms,

@@ -41,14 +41,14 @@ def checked(request: Request, run_bytes_max: int) -> Request:
         raise Misshapen("BAD_KEY", f"resource: {error}") from None
     if len(getattr(request, "actor", "")) > ACTOR_CHARACTERS_MAX:
         raise Misshapen("BAD_RECORD", f"actor: longer than {ACTOR_CHARACTERS_MAX} characters")
-    if isinstance(request, Cancellation | Decision):
-        _name("request", request.request)
-    if isinstance(request, Decision):
-        _decision(request)
-    if isinstance(request, ResourceChange):
-        _change(request)
     if isinstance(request, WorkRequest):
         _work(request, run_bytes_max)
+    elif isinstance(request, Cancellation | Decision):
+        _name("request", request.request)
+        if isinstance(request, Decision):
+            _decision(request)
+    elif isinstance(request, ResourceChange):
+        _change(request)
     return request if resource == request.resource else replace(request, resource=resource)
 
 

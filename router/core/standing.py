@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from keylane.schemas.requests import WorkRequest
-from keylane.schemas.state import Member, Run, WorkerSession
+from keylane.schemas.state import Member, Resource, Run, WorkerSession
 
 Likeness = tuple[object, ...]
 
@@ -37,6 +37,11 @@ def firm_order(run: Run) -> int | None:
 def decided_on(run: Run) -> str | None:
     """The version that it goes ahead on: that of its approval, or else that of its request."""
     return (run.review.version_seen if run.review is not None else None) or run.expected_version
+
+
+def changed_order(resource: Resource) -> int:
+    """The event of the newest change that was made outside; 0: none is known."""
+    return 0 if resource.outside is None else resource.outside.order
 
 
 def idempotency_key(of: Run | Member) -> tuple[str, str]:

@@ -149,10 +149,13 @@ def _command(lane: Lane, arrived: Arrived, request: Request, now: Now) -> None:
     """Rules 1 and 2, the right partition, and the run whose row of the table applies."""
     try:
         request = checked(request, lane.policy.bounds.run_bytes)
-        owner = "" if isinstance(request, SessionEnded) else _owner_of(lane, request.resource)
+        owner = "" if isinstance(request, SessionEnded) else lane.owner_of(request.resource)
         digest, payload_digest = digests(request)
     except Misshapen as wrong:
         _misshapen(lane, arrived, request.id, wrong, now)
+        return
+    except BadKey as error:  # of the owning key, which a scope rule has made
+        _misshapen(lane, arrived, request.id, Misshapen("BAD_KEY", f"resource: {error}"), now)
         return
     arrived = replace(arrived, record=request, digest=digest, payload_digest=payload_digest, owner=owner)
     if not isinstance(request, SessionEnded):
@@ -175,14 +178,6 @@ def _command(lane: Lane, arrived: Arrived, request: Request, now: Now) -> None:
     # In another lane it would be unknown too: what an id finds must not hang on where resources happen to lie.
     is_other = run is not None and not isinstance(request, SessionEnded) and run.resource != request.resource
     _meet(lane, None if is_other else run, arrived, now)
-
-
-def _owner_of(lane: Lane, resource: str) -> str:
-    """Raises `Misshapen` where the scope rules make no key of it."""
-    try:
-        return lane.owner_of(resource)
-    except BadKey as error:
-        raise Misshapen("BAD_KEY", f"resource: {error}") from None
 
 
 def _undecodable(lane: Lane, arrived: Arrived, record: Undecodable, now: Now) -> None:

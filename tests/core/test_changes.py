@@ -151,7 +151,8 @@ def test_what_is_remembered_of_changes_is_bounded() -> None:
     for number in range(max(CHANGES_KEPT, SOURCES_KEPT) + 5):
         bench.change(f"v{number}", source=f"s{number}", sequence=number)
     resource = bench.lane.resources[API]
-    assert (len(resource.changes), len(resource.sources)) == (CHANGES_KEPT, SOURCES_KEPT)
+    assert resource.outside is not None
+    assert (len(resource.outside.changes), len(resource.outside.sources)) == (CHANGES_KEPT, SOURCES_KEPT)
     assert image(bench.restored()) == image(bench.lane)
     for number in range(9):
         bench.change("v1", f"deploy://{number}")

@@ -142,8 +142,8 @@ def blocked_loses_time() -> Patches:
 def half_a_lease() -> Patches:
     grant = dispatch._grant
 
-    def granted(lane: Lane, run: Run, session: Any, now: Any) -> None:
-        grant(lane, run, session, now)
+    def granted(lane: Lane, run: Run, policy: Any, session: Any, now: Any) -> None:
+        grant(lane, run, policy, session, now)
         held = lane.runs[run.id]
         lane.put(replace(held, lease_until_ms=now.clock_ms + held.lease_ms // 2))
 
@@ -223,11 +223,11 @@ def refusal_not_kept() -> Patches:
 def grant_at_arrival() -> Patches:
     queue = arrival._queue
 
-    def granted(lane: Lane, arrived: Any, request: Any, now: Any) -> None:
-        queue(lane, arrived, request, now)
+    def granted(lane: Lane, arrived: Any, request: Any, policy: Any, now: Any) -> None:
+        queue(lane, arrived, request, policy, now)
         sessions = lane.current_sessions("default", request.action)
         if sessions and request.resource not in lane.held:
-            dispatch._grant(lane, lane.runs[request.id], sessions[0], now)
+            dispatch._grant(lane, lane.runs[request.id], policy, sessions[0], now)
 
     return [(arrival, "_queue", granted)]
 
@@ -251,12 +251,8 @@ def newest_first() -> Patches:
 def retry_goes_back() -> Patches:
     settled = dispatch._settled_at_dispatch
 
-    def wrong(lane: Lane, run: Run, now: Any) -> bool:
-        return (
-            settled(lane, replace(run, granted_order=None), now)
-            if run.granted_order is not None
-            else settled(lane, run, now)
-        )
+    def wrong(lane: Lane, run: Run, policy: Any, now: Any) -> bool:
+        return settled(lane, replace(run, granted_order=None), policy, now)
 
     return [(dispatch, "_settled_at_dispatch", wrong)]
 
