@@ -22,6 +22,7 @@ from keylane.router.core.step import quarantine, quarantine_due, step, step_due
 from keylane.router.decisions import log_decisions
 from keylane.router.meter import LaneMeter
 from keylane.schemas import topics
+from keylane.schemas.base import NULL
 from keylane.schemas.codec import (
     Undecodable,
     decode_request,
@@ -32,7 +33,8 @@ from keylane.schemas.codec import (
     headers,
     traceparent_of,
 )
-from keylane.schemas.state import Resource, Run, StateRecord
+from keylane.schemas.items import Checkpoint
+from keylane.schemas.state import Member, Resource, Run, StateRecord
 
 INPUTS = (topics.RESULTS, topics.REQUESTS)
 """In the order in which a turn applies them: a renewal before what competes with it (why.md)."""
@@ -100,7 +102,10 @@ def kept(record: StateRecord, names: dict[str, str]) -> StateRecord:
                 digest=same(record.digest, record.digest),
                 payload=record.payload.copy(),
                 result=record.result.copy(),
+                checkpoint=None if record.checkpoint is None else _kept_checkpoint(record.checkpoint),
             )
+        case Member(payload=payload) if payload is not NULL:
+            return replace(record, payload=payload.copy())
         case Resource():
             return replace(
                 record,
@@ -109,6 +114,10 @@ def kept(record: StateRecord, names: dict[str, str]) -> StateRecord:
                 completed_action=same(record.completed_action, record.completed_action),
             )
     return record
+
+
+def _kept_checkpoint(saved: Checkpoint) -> Checkpoint:
+    return replace(saved, data=saved.data.copy(), evidence=saved.evidence.copy())
 
 
 def decode(stored: Stored) -> Arrived:

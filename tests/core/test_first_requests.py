@@ -15,6 +15,7 @@ from keylane.router.core.lane import Lane
 from keylane.router.core.policy import Policy
 from keylane.schemas.codec import decode_state, encode
 from keylane.schemas.events import DeadLettered, Ended, Queued, Withdrawn
+from keylane.schemas.items import Checkpoint
 from keylane.schemas.state import Member, Run, first_member
 
 
@@ -141,3 +142,20 @@ def test_a_loaded_lane_holds_no_bytes_of_what_it_was_read_from() -> None:
     del stored
     assert bytes(lane.runs["r1"].payload) == bytes(payload)
     assert sys.getrefcount(value) == before
+
+
+def test_nor_of_what_a_checkpoint_or_a_merged_request_was_read_from() -> None:
+    saved = Raw(b'"' + b"x" * 100 + b'"')
+    run = Run(
+        id="r1", order=1, state="Waiting", resource=API, owner=API, action="restart", digest="d", accepted_ms=0,
+        checkpoint=Checkpoint(data=saved, evidence=saved),
+    )  # fmt: skip
+    member = Member(id="r2", run="r1", order=2, digest="e", accepted_ms=0, payload_digest="p", payload=saved)
+    values = [encode(run), encode(member)]
+    before = [sys.getrefcount(value) for value in values]
+    lane = Lane(0, Policy(), lambda _: 0)
+    turn.load(lane, [Stored("state", 0, at, b"k", value, (), 0) for at, value in enumerate(values)], 0)
+    checkpoint = lane.runs["r1"].checkpoint
+    assert checkpoint is not None
+    assert bytes(checkpoint.data) == bytes(checkpoint.evidence) == bytes(lane.members["r2"].payload) == bytes(saved)
+    assert [sys.getrefcount(value) for value in values] == before
