@@ -32,20 +32,25 @@ class Broker(NamedTuple):
         return f"kafka://{self.servers}?prefix={prefix}."
 
 
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
 @contextmanager
 def running() -> Iterator[Broker]:
     """A broker on a free port with an empty data folder, which is removed again at the end."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     with TemporaryDirectory(dir=LIB.parent, prefix="bench-") as folder:
-        _tool("up", port, folder)
+        tool("up", port, folder)
         try:
             yield Broker(f"127.0.0.1:{port}", int((Path(folder) / "pid").read_text()))
         finally:
-            _tool("down", port, folder)
+            tool("down", port, folder)
 
 
-def _tool(command: str, port: int, folder: str) -> None:
+def tool(command: str, port: int, folder: str) -> None:
+    """`up` or `down`, with the broker's data in `folder`. Raises `Failed`."""
     arguments = [sys.executable, str(TOOL), command, "--port", str(port), "--dir", folder]
     done = subprocess.run(arguments, stderr=subprocess.PIPE, text=True, check=False)
     if done.returncode:

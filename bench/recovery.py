@@ -1,6 +1,6 @@
 """How long recovery takes: a router, a worker or the broker goes, with keylane's default settings, several rounds each.
 
-`python bench/recovery.py [--backend sqlite|kafka] [--fault NAME …] [--rounds N]`: real processes, two routers and two
+`python -m bench.recovery [--backend sqlite|kafka] [--fault NAME …] [--rounds N]`: real processes, two routers and two
 workers, on a journal of its own. From the fault on a new request is published to every lane concerned each 50 ms; a
 round's figure is the longest that one of them waited. Router and broker faults: for its answer. Worker faults: a
 worker that is killed holds a resource on each of its lanes, and the figure is how long until the last of them is
@@ -32,6 +32,8 @@ from pathlib import Path
 import anyio
 import anyio.to_thread
 
+from bench import broker
+from bench.say import say
 from keylane.journal import Journal, Place, Record, Unavailable, connect
 from keylane.journal.partitioner import partition_of
 from keylane.schemas import topics
@@ -39,7 +41,6 @@ from keylane.schemas.codec import decode_event, encode
 from keylane.schemas.events import Granted, Queued
 from keylane.schemas.requests import WorkRequest
 
-BROKER = Path(__file__).resolve().parents[1] / "tools" / "kafka" / "broker.py"
 PARTITIONS = 8
 PROBE_S = 0.05
 ROUND_S = 120.0
@@ -249,12 +250,11 @@ class Kafka:
     """A broker of this measurement's own."""
 
     def __init__(self, folder: Path) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            self.port = probe.getsockname()[1]
-        self._options = ["--port", str(self.port), "--dir", str(folder)]
+        self.port = broker.free_port()
+        self._folder = str(folder)
 
     def tool(self, command: str) -> None:
-        subprocess.run([sys.executable, str(BROKER), command, *self._options], check=True, stderr=subprocess.DEVNULL)
+        broker.tool(command, self.port, self._folder)
 
     async def restarted(self, fleet: Fleet) -> float:
         """Until every lane answers again, from when the broker was told to end; its own start is in it."""
@@ -316,10 +316,6 @@ async def measure(
     return found
 
 
-def say(line: str) -> None:
-    sys.stderr.write(line + "\n")
-
-
 @contextmanager
 def backend(name: str, folder: Path) -> Iterator[tuple[str, Kafka | None]]:
     """Its URL with default settings, and the broker where there is one."""
@@ -344,10 +340,11 @@ def main() -> None:
     for name in options.backend or ["sqlite", "kafka"]:
         with tempfile.TemporaryDirectory() as folder, backend(name, Path(folder)) as (url, kafka):
             results[name] = anyio.run(measure, url, Path(folder), kafka, options.fault, options.rounds)
-    say("| backend | fault | median s | max s | rounds |\n| --- | --- | --- | --- | --- |")
+    table = ["| backend | fault | median s | max s | rounds |", "| --- | --- | --- | --- | --- |"]
     for name, found in results.items():
         for fault, waits in found.items():
-            say(f"| {name} | {fault} | {statistics.median(waits):.2f} | {max(waits):.2f} | {len(waits)} |")
+            table.append(f"| {name} | {fault} | {statistics.median(waits):.2f} | {max(waits):.2f} | {len(waits)} |")
+    sys.stderr.write("\n".join(table) + "\n")
     machine = {"cpus": os.cpu_count(), "machine": platform.machine(), "python": platform.python_version()}
     versions = {name: version(name) for name in ("keylane", "aiokafka", "apsw")}
     sys.stdout.write(json.dumps({"seconds": results, "machine": machine, "versions": versions}) + "\n")

@@ -18,8 +18,8 @@ import random
 
 import anyio
 from chaos.evidence import Part
-from chaos.fleet import PARTITIONS, Fleet, running
-from chaos.modes import Finished, Run, laid_out, note, workplace
+from chaos.fleet import PARTITIONS, Fleet
+from chaos.modes import Finished, Run, in_parts
 from kafka.proxy import END_TXN, Held, Proxy, end_txn_error
 
 from keylane.journal import Journal, Record, connect
@@ -133,21 +133,12 @@ async def _is_refused_while_another_is_open(lane: Lane, late: Held) -> bool:
 async def held_endtxn(run: Run, finished: Finished) -> None:
     """All lanes at once, each with one `EndTxn` held at a time."""
     assert run.broker is not None
-    left, seed = run.cycles, run.seed
-    while left > 0 and anyio.current_time() < run.deadline_s:
-        part, cycles = Part("held-endtxn", run.backend, seed), min(left, HELD_PART)
-        with workplace(run, part) as folder:
-            async with laid_out(run, folder, part.mode, seed) as (shape, proxy):
-                assert proxy is not None
-                async with running(shape._replace(routers=1, workers=1), folder, seed, proxy) as fleet:
-                    await _hold(run, fleet, proxy, part, cycles)
-                    part.violations += await fleet.rest()
-                    note(fleet, part)
-        finished(part)
-        if part.violations:
-            return
-        left -= cycles
-        seed += 1
+
+    async def suffer(fleet: Fleet, part: Part, _: random.Random, cycles: int) -> None:
+        assert fleet.proxy is not None
+        await _hold(run, fleet, fleet.proxy, part, cycles)
+
+    await in_parts(run, "held-endtxn", HELD_PART, finished, suffer, routers=1, workers=1)
 
 
 async def _hold(run: Run, fleet: Fleet, proxy: Proxy, part: Part, cycles: int) -> None:

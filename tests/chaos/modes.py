@@ -86,15 +86,17 @@ async def in_parts(
     part_size: int,
     finished: Finished,
     suffer: Callable[[Fleet, Part, random.Random, int], Awaitable[None]],
+    **shaped: int,
 ) -> None:
-    """Let fleet after fleet suffer `part_size` cycles each, and judge each; stops after one that breaks a promise."""
+    """Let fleet after fleet suffer `part_size` cycles each, and judge each; stops after one that breaks a promise.
+    `shaped`: fields of `Shape` that are other than usual."""
     left, seed = run.cycles, run.seed
     while left > 0 and anyio.current_time() < run.deadline_s:
         part, cycles = Part(mode, run.backend, seed), min(left, part_size)
         with workplace(run, part) as folder:
             async with (
                 laid_out(run, folder, mode, seed) as (shape, proxy),
-                running(shape, folder, seed, proxy) as fleet,
+                running(shape._replace(**shaped), folder, seed, proxy) as fleet,
             ):
                 await suffer(fleet, part, random.Random(seed), cycles)
                 part.violations += await fleet.rest()

@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
-from simulation.log_model import ABORTED, COMMITTED, OPEN, Log, Transaction
+from simulation.log_model import ABORTED, COMMITTED, OPEN, Log, Transaction, polled
 from simulation.process import SECOND_US, Process
 from simulation.tasks import sleep_us
 from simulation.wire import Site, news
 
 from keylane.journal.errors import JournalError, LaneLost, TooLarge, Unavailable
 from keylane.journal.port import Place, Record, Stored
-from keylane.journal.rules import poll_limit, refuse_large
+from keylane.journal.rules import refuse_large
 
 T = TypeVar("T")
 
@@ -175,16 +175,7 @@ class KafkaSession:
         if not site.is_reached_by(self._process):
             await sleep_us(self._process.true_us(timeout_s))
             return []
-        found: list[Stored] = []
-        counts: list[int] = []
-        read_to: dict[str, int] = {}
-        for (topic, position), before in zip(self._positions.items(), ends, strict=True):
-            limit = poll_limit(max_records, counts, len(self._positions))
-            records, read_to[topic] = self._places[topic].read(position, limit, committed=False, before=before)
-            counts.append(len(records))
-            found += records
-        self._positions.update(read_to)
-        return found
+        return polled(self._places, self._positions, max_records, committed=False, befores=ends)
 
     def positions(self) -> dict[str, int]:
         return dict(self._positions)

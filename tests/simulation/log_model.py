@@ -5,11 +5,12 @@ What a reader may see is decided here, and nothing else: who may write, and when
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from keylane.journal.errors import PositionLost, Unavailable
 from keylane.journal.port import Place, Record, Stored, TopicSpec
+from keylane.journal.rules import poll_limit
 
 OPEN, COMMITTED, ABORTED = "open", "committed", "aborted"
 
@@ -93,6 +94,27 @@ class Partition:
     def truncate(self, before: int) -> None:
         """Retention takes what lies before."""
         self.start = max(self.start, min(before, len(self.slots)))
+
+
+def polled(
+    places: Mapping[str, Partition],
+    positions: dict[str, int],
+    max_records: int,
+    *,
+    committed: bool,
+    befores: Sequence[int | None] | None = None,
+) -> list[Stored]:
+    """One poll of a lane's inputs, in their order; moves `positions` when all have been read."""
+    found: list[Stored] = []
+    counts: list[int] = []
+    read_to: dict[str, int] = {}
+    for (topic, position), before in zip(positions.items(), befores or [None] * len(positions), strict=True):
+        limit = poll_limit(max_records, counts, len(positions))
+        records, read_to[topic] = places[topic].read(position, limit, committed, before)
+        counts.append(len(records))
+        found += records
+    positions.update(read_to)
+    return found
 
 
 class Log:

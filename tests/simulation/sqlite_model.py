@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
-from simulation.log_model import Log
+from simulation.log_model import Log, polled
 from simulation.process import Process
 from simulation.tasks import sleep_us
 from simulation.wire import Site, news
 
 from keylane.journal.errors import JournalError, LaneLost, Unavailable
 from keylane.journal.port import Place, Record, Stored
-from keylane.journal.rules import poll_limit, refuse_large
+from keylane.journal.rules import refuse_large
 
 T = TypeVar("T")
 
@@ -118,16 +118,7 @@ class SqliteSession:
             return []
         await sleep_us(self._model.site.way_us())
         self._check()
-        found: list[Stored] = []
-        counts: list[int] = []
-        read_to: dict[str, int] = {}
-        for topic, position in self._positions.items():
-            limit = poll_limit(max_records, counts, len(self._positions))
-            records, read_to[topic] = self._places[topic].read(position, limit, committed=True)
-            counts.append(len(records))
-            found += records
-        self._positions.update(read_to)
-        return found
+        return polled(self._places, self._positions, max_records, committed=True)
 
     def positions(self) -> dict[str, int]:
         return dict(self._positions)
