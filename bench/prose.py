@@ -26,7 +26,9 @@ ABOUT = {
         request as keylane does when it routes; they decode nothing and decide nothing.""",
     "Latency": """From when a request was *to be* sent, at a fixed rate, so that whoever falls behind is charged for
         it. Capacity is the full round trips of one router on Kafka; the pass-through, and keylane on SQLite, get the
-        same rates.""",
+        same rates. A turn is one transaction whether it carries one record or a thousand, so that a low rate costs
+        nearly as many turns as records; at 10 % the small transactions of lanes, broker and readers can fill the cores
+        (`decisions/cost-of-a-request.md`), at 1 % each has them for itself.""",
     "Embedded": """`keylane up` on SQLite. Raw inserts: the same tables and pragmas (WAL, `synchronous=FULL`), as many
         rows of the same mean sizes, commits as large, with apsw alone.""",
     "Memory": """Growth of the resident set of a process whose lane has so many of them, with all indexes and timers;

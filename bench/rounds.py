@@ -30,7 +30,7 @@ COMMITS_MS = (100, 1_000)
 """Of Kafka Streams: its default for exactly-once, and a longer one. The first round tries both."""
 PASSTHROUGH_WINDOW = Window(2.0, 5.0)
 STREAMS_WINDOW = Window(6.0, 5.0)
-PERCENTS = (10, 50)
+PERCENTS = (1, 10, 50)
 """Of capacity: the full round trips a second of one router."""
 LATENCY_S = 8.0
 
