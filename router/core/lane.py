@@ -17,8 +17,8 @@ from keylane.router.core.policy import Policy
 from keylane.router.core.projections import conflict, dead_letter
 from keylane.router.core.records import Forward, Gone, Halted, Now, Output
 from keylane.router.core.seats import Seats
-from keylane.router.core.standing import Likeness
-from keylane.router.core.timers import Timers, Waits
+from keylane.router.core.standing import Likeness, outcome_ms, resting_ms
+from keylane.router.core.timers import Reminders, Timers, Waits
 from keylane.schemas import topics
 from keylane.schemas.base import Schema
 from keylane.schemas.conflicts import ConflictArtifact
@@ -98,9 +98,9 @@ class Lane:
         self.waiting = Waits(self._is_waiting)
         # Timers that decide fire only after both inputs have been read up; the others only forget.
         self.deciding = Timers()
-        self.outcomes = Timers()
+        self.outcomes = Reminders(b"run/", self._outcome_ms)
         self.idle = Timers()
-        self.resting = Timers()
+        self.resting = Reminders(b"resource/", self._resting_ms)
         # What the next dispatch looks at: owning keys with a new head, sessions that may have a free slot.
         self.stirred: dict[str, None] = {}
         self.freed: dict[str, None] = {}
@@ -205,6 +205,12 @@ class Lane:
     def _is_waiting(self, id: str) -> bool:
         run = self.runs.get(id)
         return run is not None and run.state == "Waiting"
+
+    def _outcome_ms(self, id: str) -> int | None:
+        return outcome_ms(self.runs.get(id))
+
+    def _resting_ms(self, key: str) -> int | None:
+        return resting_ms(self.resources.get(key), self.steps)
 
     # -- what the rules ask -------------------------------------------------------------------------------
 

@@ -17,7 +17,9 @@ from keylane.router.core.standing import (
     is_joinable,
     likeness,
     offer,
+    outcome_ms,
     own_bytes,
+    resting_ms,
     seat,
     stands,
 )
@@ -58,7 +60,7 @@ def put_run(lane: Lane, key: bytes, id: str, new: Run | None) -> None:
         if run.idempotency is not None and (old is None or new is None):
             (add if old is None else remove)(lane.keyed, idempotency_key(run), (run.order, id))
         _rehead(lane, run.owner)
-    _retime(lane, key, new)
+    _retime(lane, key, old, new)
 
 
 def _carry(lane: Lane, old: Run | None, new: Run | None) -> None:
@@ -129,15 +131,16 @@ def _aside(lane: Lane, action: str) -> bool:
     return unserved is not None and unserved.aside
 
 
-def _retime(lane: Lane, key: bytes, new: Run | None) -> None:
-    if new is None or new.state == "Done":
-        lane.deciding.set(key, None)
-        keyed = new is not None and new.keyed
-        lane.outcomes.set(key, None if new is None or keyed else new.forget_ms)
-        if keyed or key in lane.idle.due_ms:
-            lane.idle.set(key, new.forget_ms if new is not None and keyed else None)
-    else:  # what is done stays done
+def _retime(lane: Lane, key: bytes, old: Run | None, new: Run | None) -> None:
+    if new is not None and new.state != "Done":  # what is done stays done
         lane.deciding.set(key, due_ms(new, lane.deadline_ms(new)))
+        return
+    lane.deciding.set(key, None)
+    run = old if new is None else new
+    if run is not None:
+        lane.outcomes.move(run.id, outcome_ms(old), outcome_ms(new))
+        if run.keyed or (old is not None and old.keyed):
+            lane.idle.set(key, new.forget_ms if new is not None and new.keyed else None)
 
 
 def put_member(lane: Lane, key: bytes, id: str, new: Member | None) -> None:
@@ -156,7 +159,7 @@ def put_member(lane: Lane, key: bytes, id: str, new: Member | None) -> None:
     one = new or old
     run = None if one is None else lane.runs.get(one.run)  # at a load it may come after its requests
     if run is not None:
-        _retime(lane, b"run/" + run.id.encode(), run)
+        _retime(lane, b"run/" + run.id.encode(), run, run)
 
 
 def put_refused(lane: Lane, key: bytes, id: str, new: RefusedRequest | None) -> None:
@@ -208,13 +211,12 @@ def put_session(lane: Lane, key: bytes, id: str, new: WorkerSession | None) -> N
 
 def put_resource(lane: Lane, key: bytes, name: str, new: Resource | None) -> None:
     """What is known of a requested key."""
-    lane.resources.pop(name, None)
+    old = lane.resources.pop(name, None)
     if new is not None:
         lane.resources[name] = new
-    is_step = new is not None and bool(lane.steps) and new.completed_action in lane.steps
     if lane.steps:
-        lane.idle.set(key, new.forget_ms if new is not None and is_step else None)
-    lane.resting.set(key, new.forget_ms if new is not None and not is_step else None)
+        lane.idle.set(key, new.forget_ms if new is not None and new.completed_action in lane.steps else None)
+    lane.resting.move(name, resting_ms(old, lane.steps), resting_ms(new, lane.steps))
 
 
 def put_counted(lane: Lane, key: bytes, id: str, new: CountedGrant | None) -> None:

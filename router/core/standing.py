@@ -85,6 +85,16 @@ def is_joinable(run: Run | None) -> bool:
     return run is not None and (run.state != "Done" or run.status == "completed")
 
 
+def outcome_ms(run: Run | None) -> int | None:
+    """When an outcome is forgotten that no idempotency key names; None for any other run."""
+    return run.forget_ms if run is not None and run.state == "Done" and not run.keyed else None
+
+
+def resting_ms(resource: Resource | None, steps: frozenset[str]) -> int | None:
+    """When a resource is forgotten; None where its newest completion is a step that others require."""
+    return None if resource is None or resource.completed_action in steps else resource.forget_ms
+
+
 def seat(session: WorkerSession) -> tuple[int, int, str]:
     """Where the session stands in its group; the last one is current."""
     return (session.generation, session.order, session.id)

@@ -45,6 +45,7 @@ RECORDS = ("runs", "members", "refused", "kept", "unserved", "sessions", "resour
 UNSAID: dict[str, Any] = {"own": None, "recurrences": None, "recurred": None}
 """Put over an image: nothing but what each event counts may differ."""
 TIMERS = ("deciding", "outcomes", "idle", "resting")
+REMINDERS = ("outcomes", "resting")
 
 
 def image(lane: Lane) -> dict[str, Any]:
@@ -57,7 +58,13 @@ def image(lane: Lane) -> dict[str, Any]:
         found[name] = dict(index) if isinstance(index, dict) else list(index)
     found["seats"] = {name: dict(index) for name, index in vars(lane.seats).items()}
     for name in TIMERS:
-        found[name] = dict(getattr(lane, name).due_ms)
+        timers = getattr(lane, name)
+        if name in REMINDERS:
+            due = {id: at_ms for at_ms, id in timers._heap if timers.due_ms(id) == at_ms}
+            assert len(due) == len(timers), "each that has a deadline is among them, once"
+            found[name] = due
+        else:
+            found[name] = dict(timers.due_ms)
     return found
 
 

@@ -106,7 +106,7 @@ def change(bench: Bench) -> Any:
 
 def due(bench: Bench) -> Any:
     begin = len(bench.published)
-    times = [bench.lane.deciding.due_ms.get(b"run/r1"), bench.lane.outcomes.due_ms.get(b"run/r1")]
+    times = [bench.lane.deciding.due_ms.get(b"run/r1"), bench.lane.outcomes.due_ms("r1")]
     bench.clock_ms = next(time for time in times if time is not None)
     stepping.step_due(bench.lane, b"run/r1", bench.now)
     bench.commit()

@@ -22,7 +22,7 @@ from keylane.router.core import (
 )
 from keylane.router.core.lane import Lane
 from keylane.router.core.step import TABLE
-from keylane.router.core.timers import Timers
+from keylane.router.core.timers import Reminders
 from keylane.schemas.codec import decode_state
 from keylane.schemas.conflicts import ConflictArtifact
 from keylane.schemas.events import Ended, Lost, Progressed
@@ -270,7 +270,7 @@ def index_not_rebuilt() -> Patches:
 
     def without(lane: Lane, *arguments: Any) -> None:
         load(lane, *arguments)
-        lane.resting = Timers()
+        lane.resting = Reminders(b"resource/", lane.resting.due_ms)
 
     return [(lane_task, "load", without)]
 
