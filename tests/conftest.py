@@ -7,6 +7,7 @@ import pytest
 from faults.disks import can_mount
 from hypothesis import settings
 from kafka.running import Broker, free_ports, shared_broker
+from requirements_rows import listing, shown_by
 
 # Whether a change lands must not hang on chance; on a developer's machine new examples are welcome.
 settings.register_profile("ci", derandomize=True, deadline=None)
@@ -23,6 +24,7 @@ ALONE = (
     "tests/faults/",
     "tests/chaos/",
     "tests/contract/",
+    "tests/requirements/",
     "tests/cli/test_cli_demo.py",
     "tests/cli/test_cli_service.py",
     "tests/workers/test_program.py",
@@ -36,6 +38,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.nodeid.startswith(ALONE):
             item.add_marker(pytest.mark.alone)
+
+
+COLLECTED: pytest.StashKey[list[pytest.Item]] = pytest.StashKey()
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Keep what was picked, for the listing at the end."""
+    session.config.stash[COLLECTED] = session.items
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """`pytest -m requirement` says which test shows which row, and on which backends."""
+    if config.option.markexpr == "requirement":
+        terminalreporter.section("requirements")
+        for line in listing(shown_by(config.stash.get(COLLECTED, []))):
+            terminalreporter.write_line(line)
 
 
 @pytest.fixture

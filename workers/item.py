@@ -142,8 +142,9 @@ class Item(Generic[P]):
     ) -> None:
         """Renew the lease, and save what the next attempt should know. Returns when the journal has it.
 
-        A checkpoint replaces the last one; without one that stays. With `blocked`, a reason, the lease is *not*
-        renewed, until a call without it. From a thread: `anyio.from_thread.run(item.progress, checkpoint)`.
+        A checkpoint replaces the last one, its evidence and its questions too; what comes without a checkpoint is added
+        to the last one. With `blocked`, a reason, the lease is *not* renewed, until a call without it. From a thread:
+        `anyio.from_thread.run(item.progress, checkpoint)`.
         Raises LeaseLost, and TooLarge when the journal does not take that much.
         """
         saved = Saved(

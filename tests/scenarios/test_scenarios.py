@@ -46,6 +46,9 @@ SCENARIOS = [
     pytest.param("two_drains", marks=[row("S4.4")]),
     pytest.param("scope_rules", marks=[row("S1.2")]),
     pytest.param("terminate_after_drain", marks=[row("S4.2")]),
+    pytest.param("observed_otherwise", marks=[row("S0.1"), row("S1.6")]),
+    pytest.param("lock_log", marks=[row("S4.1")]),
+    pytest.param("plain_record", marks=[row("M.4")]),
     pytest.param("idempotency_key", marks=[row("S1.5")]),
 ]
 
