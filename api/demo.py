@@ -1,7 +1,8 @@
 """The story of the demo, told with real processes: a router, three workers, and agents in this process.
 
-Four scenes, each of which ends with claims that are checked against what the lanes put on record. A claim
-that does not hold ends the demo with exit code 1. How processes are run is in `demo_stage`.
+Six scenes, each of which ends with claims that are checked against what the lanes put on record. A claim
+that does not hold ends the demo with exit code 1. How processes are run is in `demo_stage`; the scenes in which agents
+race each other, and no process fails, are in `demo_races`.
 """
 
 from __future__ import annotations
@@ -10,36 +11,34 @@ import json
 import signal
 import tempfile
 import time
-from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from secrets import token_hex
-from typing import TypeVar
 
 import anyio
 
 from keylane.cli_answers import DemoDone
 from keylane.cli_context import CommandContext
 from keylane.client import Client
+from keylane.demo_races import double_restart, rollback_against_hotfix, two_drains
 from keylane.demo_stage import (
+    OUTCOME_S,
     Recording,
     Stage,
     environ_of,
+    first,
     log_tails,
     process,
     router_ready,
     start_workers,
+    two,
 )
 from keylane.errors import LockHeld
 from keylane.journal.connect import connect, resolve_url
-from keylane.schemas.conflicts import ConflictArtifact
 from keylane.schemas.events import Ended, Fenced, Granted, Lost, Progressed, Refused
 from keylane.schemas.topics import EVENTS
 
-T = TypeVar("T")
-
 WORKERS = ["worker-1", "worker-2", "worker-3"]
-OUTCOME_S = 30.0
 KAFKA_OPTIONS = "prefix=keylane-demo.&session_timeout_ms=6000"
 
 # Times short enough to watch. Real ones are minutes (leases) and ten seconds (sessions).
@@ -48,6 +47,12 @@ session_lapse = "3s"
 [defaults]
 lease = "5s"
 coalesce = "5s"
+[actions."demo.hotfix"]
+version = "required"
+[actions."demo.revert"]
+version = "required"
+[actions."demo.drain"]
+limit = { count = 1, until = ["demo.undrain"] }
 """
 
 
@@ -88,10 +93,12 @@ async def _play(context: CommandContext, directory: Path) -> int:
             await stack.enter_async_context(Client(url, actor=actor)) for actor in ("alice", "bob", "carol")
         ]
         telling = token_hex(3)
-        await same_work(stage, f"deploy://api-{telling}", alice, bob)
+        await double_restart(stage, f"deploy://api-{telling}", alice, bob)
         await different_work(stage, f"deploy://web-{telling}", alice, bob, carol)
         await killed(stage, f"db://orders-{telling}", alice)
         await stopped(stage, f"vault://keys-{telling}", alice)
+        await rollback_against_hotfix(stage, f"deploy://shop-{telling}", alice, bob)
+        await two_drains(stage, f"k8s://prod-{telling}/deployments/shop/cart", alice, bob)
         return stage.claims
 
 
@@ -108,28 +115,12 @@ def _service(url: str) -> list[str]:
     return ["up"] if url.startswith("sqlite://") else ["router"]
 
 
-async def same_work(stage: Stage, resource: str, alice: Client, bob: Client) -> None:
-    """Two agents ask for the same: one run, and both get its outcome."""
-    stage.scene("Two agents ask for the same work")
-    stage.say(f"alice and bob both see that the API runs out of memory. Both ask to restart {resource}.")
-    first = await alice.submit(resource, "demo.restart", {"reason": "oom"})
-    second = await bob.submit(resource, "demo.restart", {"reason": "oom"})
-    outcomes = [await first.outcome(OUTCOME_S), await second.outcome(OUTCOME_S)]
-    await stage.record.until("the end of the restart", lambda: _first(stage.record.of(Ended, resource)))
-    grants = stage.record.of(Granted, resource)
-    stage.claim(f"it was restarted once: one grant, to {grants[0].holder}", len(grants) == 1)
-    stage.claim("bob's request was merged into alice's run", outcomes[1].coalesced and not outcomes[0].coalesced)
-    same = outcomes[0].run == outcomes[1].run and outcomes[0].result == outcomes[1].result
-    completed = all(outcome.status == "completed" for outcome in outcomes)
-    stage.claim(f"both got its outcome: {json.dumps(outcomes[1].result)}", same and completed)
-
-
 async def different_work(stage: Stage, resource: str, alice: Client, bob: Client, carol: Client) -> None:
     """Two changes to one resource: the second waits; whoever does not want to wait is refused."""
     stage.scene("Two different changes to one resource")
     stage.say(f"alice deploys v2 to {resource}. While that is under way, bob asks to roll back to v1.")
     deploy = await alice.submit(resource, "demo.deploy", {"version": "v2"})
-    await stage.record.until("the deploy's grant", lambda: _first(stage.record.of(Granted, resource)))
+    await stage.record.until("the deploy's grant", lambda: first(stage.record.of(Granted, resource)))
     rollback = await bob.submit(resource, "demo.rollback", {"version": "v1"})
     status = await rollback.accepted()
     stage.claim(f"bob's rollback waits; {status.holder} holds the resource", status.state == "waiting")
@@ -147,7 +138,7 @@ async def different_work(stage: Stage, resource: str, alice: Client, bob: Client
     )
     outcomes = [await deploy.outcome(OUTCOME_S), await rollback.outcome(OUTCOME_S)]
     stage.claim("alice's and bob's completed", all(outcome.status == "completed" for outcome in outcomes))
-    ends = await stage.record.until("both ends", lambda: _two(stage.record.of(Ended, resource)))
+    ends = await stage.record.until("both ends", lambda: two(stage.record.of(Ended, resource)))
     before, after = stage.record.of(Granted, resource)
     stage.claim(
         f"the rollback was granted only after the deploy's end, under a higher token ({before.token} < {after.token})",
@@ -162,12 +153,12 @@ async def killed(stage: Stage, resource: str, alice: Client) -> None:
     stage.scene("A worker is killed in the middle of its work")
     stage.say(f"alice asks to migrate {resource}: six steps, each saved as a checkpoint.")
     ticket = await alice.submit(resource, "demo.migrate")
-    await stage.record.until("two checkpoints", lambda: _two(_checkpoints(stage, resource)))
+    await stage.record.until("two checkpoints", lambda: two(_checkpoints(stage, resource)))
     (before,) = stage.record.of(Granted, resource)
     stage.signal(before.holder, signal.SIGKILL)
     stage.say(f"kill -9 {before.holder}, process {stage.workers[before.holder].pid}, after its second checkpoint.")
     outcome = await ticket.outcome(OUTCOME_S)
-    await stage.record.until("the end of the migration", lambda: _first(stage.record.of(Ended, resource)))
+    await stage.record.until("the end of the migration", lambda: first(stage.record.of(Ended, resource)))
     grants = stage.record.of(Granted, resource)
     after = grants[-1]
     lost = stage.record.of(Lost, resource)
@@ -185,7 +176,7 @@ async def stopped(stage: Stage, resource: str, alice: Client) -> None:
     stage.scene("A stopped worker wakes up and reports late")
     stage.say(f"alice asks to rotate {resource}. The worker is stopped in the middle (SIGSTOP), as a paused VM is.")
     ticket = await alice.submit(resource, "demo.rotate")
-    await stage.record.until("the rotation's first checkpoint", lambda: _first(_checkpoints(stage, resource)))
+    await stage.record.until("the rotation's first checkpoint", lambda: first(_checkpoints(stage, resource)))
     (before,) = stage.record.of(Granted, resource)
     stage.signal(before.holder, signal.SIGSTOP)
     outcome = await ticket.outcome(OUTCOME_S)
@@ -197,9 +188,11 @@ async def stopped(stage: Stage, resource: str, alice: Client) -> None:
     stage.say(f"Now {before.holder} wakes up (SIGCONT). Its own keylane would cancel the handler and drop its result;")
     stage.say("this handler is careless on purpose and reports its result around it, straight to the journal.")
     stage.signal(before.holder, signal.SIGCONT)
-    fenced = await stage.record.until("the fenced report", lambda: _first(stage.record.of(Fenced, resource)))
+    fenced = await stage.record.until("the fenced report", lambda: first(stage.record.of(Fenced, resource)))
     stage.claim(f"the late report under token {fenced.token} was fenced", fenced.token == before.token)
-    artifact = await stage.record.until("its conflict artifact", lambda: _first(_fenced_reports(stage, resource)))
+    artifact = await stage.record.until(
+        "its conflict artifact", lambda: first(stage.record.artifacts("fenced_report", resource))
+    )
     stage.show(artifact)
     stage.claim("a conflict artifact says so", artifact.kind == "fenced_report")
     status = await alice.status(resource, ticket.request_id)
@@ -213,15 +206,3 @@ async def stopped(stage: Stage, resource: str, alice: Client) -> None:
 
 def _checkpoints(stage: Stage, resource: str) -> list[Progressed]:
     return [event for event in stage.record.of(Progressed, resource) if event.checkpoint]
-
-
-def _fenced_reports(stage: Stage, resource: str) -> list[ConflictArtifact]:
-    return [each for each in stage.record.conflicts if each.resource == resource and each.kind == "fenced_report"]
-
-
-def _first(found: Sequence[T]) -> T | None:
-    return found[0] if found else None
-
-
-def _two(found: Sequence[T]) -> Sequence[T] | None:
-    return found[:2] if len(found) >= 2 else None

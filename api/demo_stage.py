@@ -9,7 +9,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -41,6 +41,8 @@ E = TypeVar("E", Ended, Fenced, Granted, Lost, Progressed, Refused)
 
 SEEN_S = 30.0
 """How long a claim waits for its event: a Kafka group needs up to 10 s to miss a killed member."""
+OUTCOME_S = 30.0
+"""How long a request may take to end."""
 STOPPED_S = 5.0
 POLL_S = 0.5
 LOG_LINES_SHOWN = 15
@@ -94,6 +96,10 @@ class Recording:
         """The events of one kind on one resource, in order."""
         return [event for event in self.events if isinstance(event, kind) and event.resource == resource]
 
+    def artifacts(self, kind: str, resource: str) -> list[ConflictArtifact]:
+        """The conflict artifacts of one kind on one resource, in order."""
+        return [each for each in self.conflicts if each.resource == resource and each.kind == kind]
+
     async def until(self, what: str, found: Callable[[], T | None]) -> T:
         """What `found` finds, as soon as it does. Raises `ClaimBroken` when nothing like it comes."""
         with anyio.move_on_after(SEEN_S):
@@ -101,6 +107,16 @@ class Recording:
                 await self._grown.wait()
             return thing
         raise ClaimBroken(f"not on record within {SEEN_S:.0f} s: {what}")
+
+
+def first(found: Sequence[T]) -> T | None:
+    """The first, once it is there."""
+    return found[0] if found else None
+
+
+def two(found: Sequence[T]) -> Sequence[T] | None:
+    """The first two, once both are there."""
+    return found[:2] if len(found) >= 2 else None
 
 
 class Stage:

@@ -22,11 +22,12 @@ from keylane.journal.partitioner import partition_of
 from keylane.journal.port import Record
 from keylane.schemas import codec, topics
 from keylane.schemas.results import Completed
-from keylane.workers import Item, Worker
+from keylane.workers import Done, Item, Worker
 
 WORK_S = 1.5
 MIGRATION_STEPS = 6
 STEP_S = 0.4
+DRAIN_S = 1.0
 TICK_S = 0.05
 STOPPED_S = 2.0
 """A gap this long between two ticks means that the process was stopped."""
@@ -48,6 +49,19 @@ async def change(item: Item[Change]) -> dict[str, str]:
     """Takes a moment, so that other work has to wait."""
     await anyio.sleep(WORK_S)
     return {"now": item.payload.version}
+
+
+async def make(item: Item[Change]) -> Done:
+    """Makes a version, and looks whether it is there."""
+    await anyio.sleep(WORK_S)
+    made = item.payload.version
+    return item.done({"now": made}, version=made, observed_version=made)
+
+
+async def drain(item: Item[str]) -> dict[str, str]:
+    """Takes or gives back a pod's load."""
+    await anyio.sleep(DRAIN_S)
+    return {"pod": item.payload}
 
 
 async def migrate(item: Item[None]) -> dict[str, int]:
@@ -112,6 +126,10 @@ def main(name: str) -> None:
     worker.handler("demo.restart")(restart)
     worker.handler("demo.deploy")(change)
     worker.handler("demo.rollback")(change)
+    worker.handler("demo.hotfix")(make)
+    worker.handler("demo.revert")(make)
+    worker.handler("demo.drain")(drain)
+    worker.handler("demo.undrain")(drain)
     worker.handler("demo.migrate")(migrate)
     worker.handler("demo.rotate")(Rotation(name).rotate)
     worker.run()

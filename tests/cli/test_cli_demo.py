@@ -34,22 +34,27 @@ def told(url: str, folder: Path) -> list[dict[str, object]]:
 def check_story(lines: list[dict[str, object]]) -> None:
     claims = [line for line in lines if "holds" in line]
     assert [line["title"] for line in lines if "title" in line] == [
-        "Two agents ask for the same work",
+        "A double restart: two agents ask for the same work",
         "Two different changes to one resource",
         "A worker is killed in the middle of its work",
         "A stopped worker wakes up and reports late",
+        "A rollback races a hotfix",
+        "Two drains would leave no capacity",
     ]
     assert all(claim["holds"] for claim in claims)
-    assert [line["kind"] for line in lines if line.get("type") == "ConflictArtifact"] == ["fenced_report"]
-    assert lines[-1]["claims"] == len(claims) == 15
+    kinds = [line["kind"] for line in lines if line.get("type") == "ConflictArtifact"]
+    assert kinds == ["fenced_report", "stale_version", "limit_reached"]
+    assert lines[-1]["claims"] == len(claims) == 23
 
 
+@pytest.mark.requirement("S4.4")
 def test_the_demo_holds_on_the_embedded_journal_and_leaves_nothing_behind(tmp_path: Path) -> None:
     check_story(told("", tmp_path))
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.kafka
+@pytest.mark.requirement("S4.4")
 def test_the_demo_holds_on_kafka(tmp_path: Path, kafka_broker: Broker) -> None:
     check_story(told(kafka_broker.url, tmp_path))
 
