@@ -208,7 +208,7 @@ class TicketMachine:
 
     def _complete(self, event: Ended) -> None:
         said_again = event.repeat or event.coalesced
-        inconsistent = event.observed_version is not None and event.observed_version != event.version
+        inconsistent = None not in (event.version, event.observed_version) and event.version != event.observed_version
         recorded = event.status in STATUSES_WITH_ARTIFACT or (event.status == "completed" and inconsistent)
         self._end(
             event.run,

@@ -56,17 +56,19 @@ async def test_what_is_found_to_be_otherwise_after_the_change_is_reported(fleet:
     before = await fleet.scraped("keylane_inconsistent_states_total", action="configure")
     key = fleet.key()
     fleet.gate(key, version="v2", observed="v1").let()
-    assert (await fleet.alice.run(key, "configure", timeout_s=OUTCOME_S)).version == "v2"
+    outcome = await fleet.alice.run(key, "configure", timeout_s=OUTCOME_S)
     artifact = await fleet.record.artifact(key, "inconsistent_state")
+    assert (outcome.version, outcome.conflict_id) == ("v2", artifact.id), "its requester is told, too"
     assert (artifact.expected_version, artifact.known_version) == ("v2", "v1")
     assert (artifact.action, artifact.next_step) == ("configure", "ask_a_person")
     await fleet.counted(before + 1, "keylane_inconsistent_states_total", action="configure")
-    # As reported: nothing to say.
-    fine = fleet.key()
-    fleet.gate(fine, version="v2", observed="v2").let()
-    await fleet.alice.run(fine, "configure", timeout_s=OUTCOME_S)
-    await fleet.record.nth(Ended, fine)
-    assert fleet.record.artifacts(fine) == []
+    # As reported, or with nothing reported that it could differ from: nothing to say.
+    for version in ("v2", None):
+        fine = fleet.key()
+        fleet.gate(fine, version=version, observed="v2").let()
+        outcome = await fleet.alice.run(fine, "configure", timeout_s=OUTCOME_S)
+        await fleet.record.nth(Ended, fine)
+        assert (outcome.conflict_id, fleet.record.artifacts(fine)) == (None, [])
 
 
 @row("S0.2")
