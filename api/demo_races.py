@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 
 from keylane.client import Client
-from keylane.demo_stage import OUTCOME_S, Stage, first
+from keylane.demo_stage import OUTCOME_S, Stage, first, two
 from keylane.outcome import Outcome
 from keylane.schemas.conflicts import ConflictArtifact
 from keylane.schemas.events import Ended, Granted, Refused
@@ -64,7 +64,7 @@ async def two_drains(stage: Stage, resource: str, alice: Client, bob: Client) ->
     late = await (await bob.submit(resource, "demo.drain", "pod-2")).outcome(OUTCOME_S)
     ended = await stage.record.until("the first drain's end", lambda: first(stage.record.of(Ended, resource)))
     shown = [await _artifact(stage, "limit_reached", resource, outcome) for outcome in (early, late)]
-    before, after = stage.record.of(Refused, resource)
+    before, after = await stage.record.until("both refusals", lambda: two(stage.record.of(Refused, resource)))
     stage.claim("while it drains, bob's is refused: LIMIT_REACHED", before.seq < ended.seq and _is_full(early))
     stage.claim("it is refused as well when the first has finished", after.seq > ended.seq and _is_full(late))
     stage.show(shown[1])

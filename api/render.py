@@ -127,6 +127,8 @@ def _outcome_rows(outcome: Outcome) -> Iterator[Row]:
     if outcome.error is not None:
         for text, style in _error_rows(msgspec.to_builtins(outcome.error)):
             yield f"  {text}", style
+    if outcome.conflict_id is not None and (outcome.error is None or outcome.error.conflict_id is None):
+        yield f"  conflict id: {line(outcome.conflict_id)}", "yellow"
     if outcome.result is not None:
         for part in block(json.dumps(outcome.result, ensure_ascii=False, indent=2)).split("\n"):
             yield f"  {part}", ""

@@ -145,9 +145,13 @@ class TicketMachine:
                 self._refuse(refused_body(event, self.partition), event.repeat)
             case DeadLettered():
                 # Only the own record's dead letter is fed: an id reused for other work ends so.
-                self._refuse(error_body(event.code, event.reason), False)
+                conflict_id = f"{self.partition}-{event.seq}" if event.code == "ID_REUSED" else None
+                self._refuse(replace(error_body(event.code, event.reason), conflict_id=conflict_id), False)
             case Withdrawn(request=self.request_id):
-                self._end(event.run, event.status, False, error=failure(event.status, None, None))
+                recorded = event.status == "expired" and not event.repeat
+                error = failure(event.status, None, None)
+                conflict_id = f"{self.partition}-{event.seq}" if recorded else None
+                self._end(event.run, event.status, event.repeat, error=error, conflict_id=conflict_id)
             case Ended() if self.request_id in event.requests:
                 self._complete(event)
             case SentOn(request=self.request_id):

@@ -180,6 +180,13 @@ def test_withdrawn_ends_this_request_alone() -> None:
     assert machine.outcome is None
     machine.feed(leaving)
     assert machine.outcome is not None and machine.outcome.status == "expired"
+    assert machine.outcome.conflict_id == "3-5"
+
+
+def test_a_withdrawal_that_is_said_again_is_a_repeat_and_no_new_conflict() -> None:
+    again = Withdrawn(request="r-1", run="r-0", status="expired", repeat=True, **WORK)  # type: ignore[arg-type]
+    outcome = ticket(again).outcome
+    assert outcome is not None and (outcome.repeated, outcome.conflict_id) == (True, None)
 
 
 def test_a_run_that_ends_for_others_is_not_its_end() -> None:
@@ -193,6 +200,7 @@ def test_a_dead_letter_of_its_own_record_is_a_refusal() -> None:
     assert names(letter) == (dead_letter_name("requests", 12),)
     outcome = ticket(letter).outcome
     assert outcome is not None and outcome.error is not None and outcome.error.code == "ID_REUSED"
+    assert outcome.conflict_id == "3-5", "that is a clash, as a record that cannot be read is not"
 
 
 def test_a_request_sent_on_cannot_be_followed() -> None:

@@ -151,6 +151,14 @@ def test_an_error_is_the_envelope_or_says_the_same_in_lines() -> None:
     assert out.getvalue() == ""
 
 
+def test_an_outcome_names_its_conflict_once() -> None:
+    """Also where it completed, and something else was found afterwards."""
+    refusal = ErrorBody(code="STALE_VERSION", message="v7 is superseded", conflict_id="3-5")
+    for status, error in (("completed", None), ("refused", refusal)):
+        text = shown(Outcome(request_id="r", run="r", status=status, conflict_id="3-5", error=error), "text")
+        assert text.count("conflict id: 3-5") == 1
+
+
 def test_a_note_is_for_terminals_and_a_warning_for_everybody() -> None:
     log, terminal = io.StringIO(), Terminal()
     for err in (log, terminal):

@@ -36,7 +36,7 @@ session_lapse = "3s"
 pools = ["deployers", "frail"]
 [defaults]
 coalesce = "5s"
-backoff = "200ms"
+backoff = "1s"
 [actions.configure]
 [actions.restart]
 [actions.urgent]
@@ -58,6 +58,8 @@ lease = "1500ms"
 [actions.certify]
 attempts = 2
 then = "review"
+[actions.inspect]
+harmless = true
 [actions.index]
 quiet = "{QUIET_MS}ms"
 max_delay = "20s"
@@ -72,8 +74,8 @@ pool = "frail"
 stale_version = "{RUNBOOK}"
 """
 DEFAULT = (
-    "certify", "configure", "drain", "hotfix", "index", "migrate", "rename", "replace", "restart", "rollback", "scan",
-    "terminate", "undrain", "urgent",
+    "certify", "configure", "drain", "hotfix", "index", "inspect", "migrate", "rename", "replace", "restart",
+    "rollback", "scan", "terminate", "undrain", "urgent",
 )  # fmt: skip
 WORKERS = {"worker-1": "default", "worker-2": "default", "deployer-1": "deployers"}
 """By name, with their pools."""

@@ -15,11 +15,11 @@ import msgspec
 import pytest
 from requirements.fleet import MIN_INTERVAL_MS, OUTCOME_S, PARTITIONS, QUIET_MS, Fleet
 
-from keylane import Item
+from keylane import Fail, Item, Refused
 from keylane.journal import Place
 from keylane.journal.partitioner import partition_of
 from keylane.schemas import topics
-from keylane.schemas.events import Coalesced, Ended, Granted, Queued
+from keylane.schemas.events import Coalesced, DeadLettered, Ended, Granted, Queued
 
 pytestmark = pytest.mark.anyio
 row = pytest.mark.requirement
@@ -85,6 +85,31 @@ async def test_duplicates_are_one_run_and_every_requester_learns_the_outcome(fle
     # Other work is no duplicate.
     other = await fleet.bob.run(key, "restart", {"why": "new node"}, timeout_s=OUTCOME_S)
     assert not other.coalesced
+
+
+@row("M.2")
+async def test_every_requester_learns_of_a_failure_and_one_whose_time_is_over_of_that(fleet: Fleet) -> None:
+    """Three are merged. One wants it no longer than a moment, and is told so; the others share how it ended."""
+    key = fleet.key()
+    gate = fleet.gate(key)
+    before = await fleet.alice.submit(key, "configure")
+    await gate.begun()
+    tickets = [await agent.submit(key, "restart") for agent in (fleet.alice, fleet.bob)]
+    hasty = await fleet.bob.submit(key, "restart", deadline_s=0.3)
+    expired = await hasty.outcome(OUTCOME_S)
+
+    async def fail(item: Item[Any]) -> object:
+        raise Fail("the node is gone")
+
+    fleet.does(key, fail)
+    gate.let()
+    await before.outcome(OUTCOME_S)
+    outcomes = [await ticket.outcome(OUTCOME_S) for ticket in tickets]
+    assert expired.status == "expired"
+    assert (await fleet.record.artifact(key, "wait_expired")).id == expired.conflict_id
+    assert {each.status for each in outcomes} == {"failed"}
+    assert {each.error and each.error.message for each in outcomes} == {"the node is gone"}
+    assert {each.run for each in outcomes} == {tickets[0].request_id}
 
 
 @row("M.2")
@@ -161,6 +186,22 @@ async def stored(fleet: Fleet, topic: str, key: str) -> list[bytes]:
     finally:
         await reader.close()
     return values
+
+
+@row("M.3")
+async def test_an_id_for_other_work_is_no_answer_but_a_dead_letter_and_an_artifact(fleet: Fleet) -> None:
+    key = fleet.key()
+    id = f"r-{key}"
+    await fleet.alice.run(key, "restart", 1, request_id=id, timeout_s=OUTCOME_S)
+    with pytest.raises(Refused) as refused:
+        await fleet.bob.run(key, "restart", 2, request_id=id, timeout_s=OUTCOME_S)
+    artifact = await fleet.record.artifact(key, "id_reused")
+    assert (refused.value.code, refused.value.conflict_id) == ("ID_REUSED", artifact.id)
+    set_aside = await fleet.record.nth(DeadLettered, key)
+    letters = [msgspec.json.decode(value) for value in await stored(fleet, topics.DEADLETTERS, key)]
+    assert (topics.REQUESTS, set_aside.offset, "ID_REUSED") in [
+        (letter["topic"], letter["offset"], letter["code"]) for letter in letters
+    ]
 
 
 @row("M.4")

@@ -66,6 +66,7 @@ async def test_terminate_is_admitted_only_right_after_drain(fleet: Fleet) -> Non
     assert (await fleet.bob.run(node, "terminate", timeout_s=OUTCOME_S)).status == "completed"
     artifacts = [await fleet.record.artifact(node, "order_violation", n) for n in (1, 2)]
     assert {(each.action, each.next_step) for each in artifacts} == {("terminate", "read_and_resubmit")}
+    await fleet.record.nth(Ended, node, 2)
     assert [event.action for event in fleet.record.of(Granted, node)] == ["drain", "terminate"]
 
 
@@ -85,6 +86,7 @@ async def test_what_was_admitted_is_refused_at_its_turn_if_the_step_is_undone(fl
     assert outcome.error is not None and (outcome.status, outcome.error.code) == ("refused", "ORDER_VIOLATION")
     artifact = await fleet.record.artifact(node, "order_violation")
     assert [party.action for party in artifact.parties] == ["restart", "configure"]
+    await fleet.record.nth(Ended, node, 3)
     assert [event.action for event in fleet.record.of(Granted, node)] == ["drain", "configure"]
 
 
@@ -103,6 +105,7 @@ async def test_a_double_restart_is_done_once(fleet: Fleet) -> None:
         (first.request_id, {"restarted": True}, False),
         (first.request_id, {"restarted": True}, True),
     ]
+    await fleet.record.nth(Ended, service)
     assert len(gate.items) == len(fleet.record.of(Granted, service)) == 1
 
 
@@ -177,4 +180,5 @@ async def test_two_drains_that_wait_at_once_do_not_both_go_ahead(fleet: Fleet) -
     assert [each.status for each in outcomes] == ["completed", "refused"]
     assert outcomes[1].error is not None and outcomes[1].error.code == "LIMIT_REACHED"
     assert (await fleet.record.artifact(service, "limit_reached")).id == outcomes[1].conflict_id
+    await fleet.record.nth(Ended, service, 3)
     assert len(fleet.record.of(Queued, service)) == 3 and len(gate.items) == 2

@@ -84,7 +84,7 @@ async def test_a_lease_names_actor_start_and_expiry_and_only_progress_renews_it(
     granted = await fleet.record.nth(Granted, key)
     held = (await fleet.alice.who(key)).held
     assert held is not None
-    assert (held.holder, held.since, held.state, held.attempt) == (granted.holder, granted.time, "applying", 1)
+    assert (held.holder, held.since, held.blocked, held.attempt) == (granted.holder, granted.time, None, 1)
     assert 0 < held.lease_left_ms <= granted.lease_ms == 1_500
     with anyio.fail_after(OUTCOME_S):
         await step.wait()
@@ -98,6 +98,7 @@ async def test_a_lease_names_actor_start_and_expiry_and_only_progress_renews_it(
     assert (await ticket.outcome(OUTCOME_S)).result == "lease_expired"
     artifact = await fleet.record.artifact(key, "lease_expired")
     assert (artifact.next_step, artifact.parties[0].token) == ("resume_from_checkpoint", granted.token)
+    await fleet.record.nth(Ended, key)
     assert [event.session for event in fleet.record.of(Granted, key)] == [granted.session] * 2, "its session lived on"
 
 
@@ -211,6 +212,24 @@ async def test_a_repeat_gets_the_outcome_of_before_and_learns_of_what_came_since
 
 
 @row("S1.5")
+@row("M.2")
+async def test_a_repeat_of_what_is_still_done_joins_it(fleet: Fleet) -> None:
+    """By its idempotency key, however late, and by its own id: neither is a second piece of work."""
+    key = fleet.key()
+    gate = fleet.gate(key, "done once")
+    options: dict[str, Any] = {"request_id": f"r-{key}", "idempotency_key": "release-2"}
+    first = await fleet.alice.submit(key, "configure", 2, **options)
+    await gate.begun()
+    again = await fleet.alice.submit(key, "configure", 2, **options)
+    keyed = await fleet.bob.submit(key, "configure", 2, idempotency_key="release-2")
+    assert [(await ticket.accepted()).run for ticket in (again, keyed)] == [first.request_id] * 2
+    gate.let()
+    outcomes = [await ticket.outcome(OUTCOME_S) for ticket in (first, again, keyed)]
+    assert {(each.status, each.run, each.result) for each in outcomes} == {("completed", first.request_id, "done once")}
+    assert len(gate.items) == 1
+
+
+@row("S1.5")
 async def test_one_whose_target_has_changed_is_rejected_as_superseded(fleet: Fleet) -> None:
     """By the version that it names; and by newer work of its kind, while it waits."""
     key = fleet.key()
@@ -244,7 +263,7 @@ async def test_a_conflicting_one_is_marked_for_review_and_waits_for_a_person(fle
     assert (artifact.next_step, [party.actor for party in artifact.parties]) == ("ask_a_person", ["bob", "alice"])
     gate.let()
     await first.outcome(OUTCOME_S)
-    assert [each.state for each in (await fleet.alice.who(key)).waiting] == ["needs_decision"]
+    assert [each.run for each in (await fleet.alice.who(key)).waiting] == [second.request_id], "nobody has decided yet"
     await decide(fleet, key, second.request_id, "approve")
     assert (await second.outcome(OUTCOME_S)).status == "completed"
     assert await resolved(fleet, artifact) == "ann"

@@ -91,6 +91,7 @@ async def test_where_the_policy_or_the_requester_says_so_the_second_is_refused(f
     assert all([party.token for party in each.parties] == [None, item.token] for each in artifacts)
     gate.let()
     await first.outcome(OUTCOME_S)
+    await fleet.record.nth(Ended, key)
     assert len(gate.items) == 1 and len(fleet.record.of(Granted, key)) == 1
 
 
@@ -109,6 +110,7 @@ async def test_the_lock_names_holder_arrival_and_target_and_wakes_one_waiter_at_
     assert (owned.held.holder, owned.held.token) == (granted.holder, granted.token)
     assert owned.held.since == granted.time
     assert [(each.actor, each.position) for each in owned.waiting] == [("bob", 0), ("bob", 1)]
+    await fleet.record.nth(Queued, key, 3)
     assert [each.accepted for each in owned.waiting] == [event.time for event in fleet.record.of(Queued, key)[1:]]
 
     for n in (1, 2):
@@ -184,10 +186,32 @@ async def test_a_retry_goes_only_forward_and_backs_off_without_the_resource(flee
     first = await fleet.alice.submit(key, "configure", "v1")
     await fleet.record.nth(AttemptFailed, key)
     owned = await fleet.alice.who(key)
-    assert (owned.held, [each.state for each in owned.waiting]) == (None, ["backing_off"])
+    assert (owned.held, [each.run for each in owned.waiting]) == (None, [first.request_id])
     second = await fleet.bob.run(key, "configure", "v2", timeout_s=OUTCOME_S)
     outcome = await first.outcome(OUTCOME_S)
     assert (second.status, outcome.status) == ("completed", "superseded")
     assert attempts == [("v1", 1), ("v2", 1)]
     artifact = await fleet.record.artifact(key, "superseded")
     assert {party.request for party in artifact.parties} == {first.request_id, second.request_id}
+
+
+@row("S0.4")
+async def test_while_one_backs_off_another_goes_ahead_and_then_it_is_tried_again(fleet: Fleet) -> None:
+    """What changes nothing (`harmless`) supersedes nothing: the attempt that follows still goes forward."""
+    key = fleet.key()
+
+    async def deploy(item: Item[Any]) -> object:
+        if (item.action, item.attempt) == ("configure", 1):
+            raise RuntimeError("the registry does not answer")
+        return item.attempt
+
+    fleet.does(key, deploy)
+    first = await fleet.alice.submit(key, "configure", "v1")
+    failed = await fleet.record.nth(AttemptFailed, key)
+    assert failed.retry_in_ms > 0
+    await fleet.bob.run(key, "inspect", timeout_s=OUTCOME_S)
+    outcome = await first.outcome(OUTCOME_S)
+    assert (outcome.status, outcome.result) == ("completed", 2)
+    await fleet.record.nth(Ended, key, 2)
+    assert [event.action for event in fleet.record.of(Granted, key)] == ["configure", "inspect", "configure"]
+    assert fleet.record.artifacts(key) == []
