@@ -27,12 +27,14 @@ from keylane.journal.partitioner import partition_of
 from keylane.schemas import topics
 
 PARTITIONS = 4
+LEASE_MS = 3_000
+"""Of `migrate`. Long enough for a handler that reports often to be in time on a busy machine."""
 QUIET_MS = 2_000
 MIN_INTERVAL_MS = 1_500
 RUNBOOK = "https://wiki.example/stale"
 CONFIG = f"""
 partitions = {PARTITIONS}
-session_lapse = "3s"
+session_lapse = "5s"
 pools = ["deployers", "frail"]
 [defaults]
 coalesce = "5s"
@@ -54,7 +56,7 @@ limit = {{ count = 1, until = ["undrain"] }}
 [actions.terminate]
 requires = ["drain"]
 [actions.migrate]
-lease = "1500ms"
+lease = "{LEASE_MS}ms"
 [actions.certify]
 attempts = 2
 then = "review"
@@ -74,8 +76,8 @@ pool = "frail"
 stale_version = "{RUNBOOK}"
 """
 DEFAULT = (
-    "certify", "configure", "drain", "hotfix", "index", "inspect", "migrate", "rename", "replace", "restart",
-    "rollback", "scan", "terminate", "undrain", "urgent",
+    "certify", "configure", "drain", "hotfix", "index", "inspect", "migrate", "rename", "replace",
+    "restart", "rollback", "scan", "terminate", "undrain", "urgent",
 )  # fmt: skip
 WORKERS = {"worker-1": "default", "worker-2": "default", "deployer-1": "deployers"}
 """By name, with their pools."""
