@@ -14,7 +14,19 @@ if TYPE_CHECKING:
     from keylane.client import Client, SubmitOptions
     from keylane.errors import ConfigError, ErrorBody, KeylaneError, LockHeld, Refused, RunFailed, Unavailable
     from keylane.events import EventStream
-    from keylane.outcome import Ended, Holding, Json, Outcome, Ownership, Pending, Position, Status
+    from keylane.outcome import (
+        Ended,
+        Holding,
+        Json,
+        OnApprove,
+        Outcome,
+        Ownership,
+        Pending,
+        Position,
+        Status,
+        Touch,
+        Wait,
+    )
     from keylane.sync import SyncClient, SyncTicket
     from keylane.waiting import Ticket
     from keylane.workers import Done, Fail, Item, LeaseLost, Retry, Worker
@@ -33,6 +45,7 @@ __all__ = [
     "KeylaneError",
     "LeaseLost",
     "LockHeld",
+    "OnApprove",
     "Outcome",
     "Ownership",
     "Pending",
@@ -45,7 +58,9 @@ __all__ = [
     "SyncClient",
     "SyncTicket",
     "Ticket",
+    "Touch",
     "Unavailable",
+    "Wait",
     "Worker",
 ]
 
@@ -65,11 +80,14 @@ _HOMES = {
         "Ended",
         "Holding",
         "Json",
+        "OnApprove",
         "Outcome",
         "Ownership",
         "Pending",
         "Position",
         "Status",
+        "Touch",
+        "Wait",
     ),
     "keylane.sync": ("SyncClient", "SyncTicket"),
     "keylane.waiting": ("Ticket",),

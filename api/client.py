@@ -1,7 +1,8 @@
 """`Client`: asking for work, and for what became of it.
 
 The shell over `commands` (what is published), `receipts` (what is read back), `waiting` and `ticket` (what that
-means) and `views` (the folds behind `who` and `status`). No rule of its own beyond publishing again.
+means), `views` (what a lane has committed), `ownership` and `request_status` (the folds behind `who` and `status`).
+No rule of its own beyond publishing again.
 """
 
 from __future__ import annotations
@@ -22,10 +23,12 @@ from keylane.journal.connect import connect, resolve_url
 from keylane.journal.partitioner import partition_of
 from keylane.journal.port import Journal, Record
 from keylane.outcome import Json, Outcome, Ownership, Position, Status
+from keylane.ownership import owner_in, ownership
 from keylane.receipts import Receipts
+from keylane.request_status import request_status
 from keylane.schemas.requests import Cancellation, WorkRequest
 from keylane.ticket import CancelAnswer, CancelMachine, TicketMachine
-from keylane.views import ownership, read_metadata, read_state, request_status
+from keylane.views import read_metadata, read_state
 from keylane.waiting import ANSWER_S, Ticket, Watch, settled
 
 PUBLISH_S = 10.0
@@ -218,10 +221,11 @@ class Client:
         return status
 
     async def who(self, resource: str) -> Ownership:
-        """Who holds a resource and who waits for it, as of the lane's last commit."""
+        """Who holds a resource, who waits for it and why, and who touched it last, as of the lane's last commit."""
         key = commands.checked_key(resource)
         with translated():
-            return ownership(await read_state(self._journal, self._partition_of(key)), key)
+            seen = await read_state(self._journal, self._partition_of(key))
+        return ownership(seen, key, owner_in(seen, key), commands.wall_ms())
 
     def events(self, resource: str | None = None, after: Position | None = None) -> EventStream:
         """What routers decide, as it happens: of one resource, or of all.

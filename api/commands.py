@@ -37,6 +37,11 @@ def default_actor(environ: Mapping[str, str]) -> str:
     return f"{user}@{socket.gethostname()}"
 
 
+def wall_ms() -> int:
+    """Now, for people."""
+    return int(time.time() * 1_000)
+
+
 def checked_key(resource: str) -> str:
     """The canonical key. Raises `Refused` (`BAD_KEY`) with the reason."""
     try:

@@ -60,7 +60,7 @@ class LaneLag(msgspec.Struct, frozen=True, kw_only=True):
 
 async def leases(journal: Journal, partition: int, read: Callable[[int], None]) -> list[LeaseShown]:
     """What is held on one lane. `read` is told how many records were read."""
-    view = fold(await read_all(journal, Place(topics.STATE, partition), read))
+    view = fold(await read_all(journal, Place(topics.STATE, partition), read), partition)
     wanted: dict[str, int] = {}
     for member in view.members.values():
         if member.left is None:

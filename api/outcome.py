@@ -16,8 +16,21 @@ Json: TypeAlias = Any
 """A JSON value in Python's builtins. Payloads may also be msgspec structs or dataclasses."""
 
 OutcomeStatus = Literal["completed", "failed", "cancelled", "superseded", "rejected", "expired", "refused"]
-PendingState = Literal["waiting", "backing_off", "unserved", "needs_decision"]
-"""`backing_off`: between attempts. `unserved`: no worker handles the action now."""
+HoldingState = Literal["claimed", "leased", "applying", "blocked", "stopping", "stale_lease"]
+"""`claimed`: granted, and its worker has not said yet that it read the item. `leased`: read, no progress reported.
+`applying`: progress was reported. `blocked`: its holder says that it cannot go on, and no progress renews the lease.
+`stopping`: its holder was asked to stop. `stale_lease`: the lease's time, or its worker's, has passed by the wall clock
+since the lane's last commit, and the lane has not ended it: nobody routes here, or it is about to be ended."""
+PendingState = Literal["waiting", "waiting_on_review"]
+OwnershipState = HoldingState | PendingState | Literal["handed_off", "conflict_detected"]
+"""`handed_off`: a run has progress that an earlier holder saved. `conflict_detected`: a conflict artifact is open."""
+WaitReason = Literal["review", "no_worker", "quiet", "min_interval", "backoff", "held", "queued", "no_slot"]
+"""What a run waits for: a person; a worker that handles its action; that nobody asks for a while; that the last run's
+start lies back far enough; the time after a failed attempt; who holds the resource; a run that was accepted before; a
+free slot. A limit, or a step that must come first, makes nothing wait: it refuses."""
+WaitPolicy = Literal["on_conflict", "then", "unserved_after", "quiet", "min_interval", "backoff"]
+"""The key of the configuration that makes it wait."""
+Approved = Literal["granted", "waits", "superseded", "no_worker", "refused"]
 RequestState = Literal["accepted", "waiting", "parked", "held", "done"]
 
 
@@ -40,6 +53,25 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     error: ErrorBody | None = None
 
 
+class Wait(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a run waits. Times are wall time, RFC 3339, reckoned from lane time as of the lane's last commit: about right
+    while a router is there; while none is, they move on."""
+
+    reason: WaitReason
+    policy: WaitPolicy | None = None
+    """None: only a worker's free slot is missing."""
+    holder: str | None = None
+    """Who holds the resource meanwhile, whatever the reason is. Agent-written, as `behind`."""
+    behind: str | None = None
+    """The run that it comes right after: the nearest that was accepted before and is ready, else the one held."""
+    since: str
+    """When that began, as far as the lane keeps it; else when the run was accepted."""
+    until: str | None = None
+    """When that ends by itself: the holder's lease unless it is renewed, or when the run is ready."""
+    expires: str | None = None
+    """When the run, or the request that was asked about, is over unless granted before: `EXPIRED`."""
+
+
 class Status(msgspec.Struct, frozen=True, kw_only=True):
     """How a request stands. `accepted`: merged into a run whose own state was not told yet."""
 
@@ -58,6 +90,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """Held: why the holder cannot go on, in its own words."""
     unserved: bool = False
     """No worker handles the action now."""
+    wait: Wait | None = None
+    """Waiting or parked, where it was asked for and not told by the events of the request: why."""
     coalesced: bool = False
     repeated: bool = False
     outcome: Outcome | None = None
@@ -72,14 +106,39 @@ class Holding(msgspec.Struct, frozen=True, kw_only=True):
     resource: str
     """The requested key; several can belong to one owning key."""
     action: str
+    actor: str = ""
+    """Who asked first."""
     requests: tuple[str, ...]
     token: int
     attempt: int
-    state: Literal["applying", "blocked", "stopping"]
+    state: HoldingState
     blocked: str | None = None
+    handed_off: bool = False
+    """It goes on from progress that was saved, and it is not the first attempt."""
+    previous_end: str | None = None
+    """How the attempt before ended."""
     since: str
     """Wall time, RFC 3339."""
     lease_left_ms: int
+    lease_ends: str
+    """Wall time, RFC 3339, about. Only progress renews it; after it the attempt is lost."""
+
+
+class OnApprove(msgspec.Struct, frozen=True, kw_only=True):
+    """What an approval would do, as things stand. Limits and required steps are decided again at its turn."""
+
+    then: Approved
+    """`granted`: at once, when a worker has a free slot. `waits`: until `after` are over. `superseded`: one of those
+    works on the same requested key, and its completion ends this one, unless that action is harmless. `no_worker`:
+    nobody handles its action. `refused`: the version that it expects is known to be superseded."""
+    after: tuple[str, ...] = ()
+    """The runs that go first: who holds the resource, and what is ready and was accepted before. At most 16."""
+    version: str | None = None
+    """The version that it would go ahead on: the current one, which an approval must name; where none is known, the
+    one that the request expects."""
+    ends: tuple[str, ...] = ()
+    """What else its completion would end, unless its action is harmless: runs that were approved or had an attempt on
+    the same requested key, or expect that version. At most 16."""
 
 
 class Pending(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,6 +154,16 @@ class Pending(msgspec.Struct, frozen=True, kw_only=True):
     accepted: str
     """Wall time, RFC 3339."""
     attempt: int = 0
+    wait: Wait
+    handed_off: bool = False
+    """An earlier holder has saved progress: the next one gets it."""
+    previous_end: str | None = None
+    approved_by: str | None = None
+    """Who has approved it, as they say themselves."""
+    conflict: str | None = None
+    """The artifact that stands open until somebody decides: `keylane conflicts` tells of it."""
+    on_approve: OnApprove | None = None
+    """Of one that waits for a decision."""
 
 
 class Ended(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,19 +173,49 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True):
     resource: str
     action: str
     status: OutcomeStatus
+    actor: str = ""
+    holder: str = ""
+    """Its last holder; empty: it was never held, or ended under a router that did not keep it."""
     ended: str
     """Wall time, RFC 3339, about."""
     version: str | None = None
     error: ErrorBody | None = None
+    conflict: str | None = None
+    """The artifact that says that its holder found another state afterwards than it had reported."""
+
+
+class Touch(msgspec.Struct, frozen=True, kw_only=True):
+    """Who has touched the resource: a holder, or somebody outside keylane. All but `kind` is told by others."""
+
+    kind: Literal["run", "change"]
+    id: str
+    """Of the run, or of the change."""
+    by: str
+    """The holder, or who made the change."""
+    actor: str = ""
+    """Who asked for the run."""
+    what: str
+    resource: str
+    """The requested key."""
+    at: str
+    """Wall time, RFC 3339, about; of a change as its source says it, if that did."""
 
 
 class Ownership(msgspec.Struct, frozen=True, kw_only=True):
     """Who holds a resource, who waits for it, and how the last run on it ended."""
 
     resource: str
+    states: tuple[OwnershipState, ...] = ()
+    """All that are so of the resource as a whole, its holder's first. Empty: nobody holds it or waits for it."""
+    version: str | None = None
+    """The current version of the requested key, as far as it is known."""
     held: Holding | None = None
     waiting: tuple[Pending, ...] = ()
     last: Ended | None = None
+    touched: tuple[Touch, ...] = ()
+    """The last run that was held and is over, and the last change made outside; the later one first."""
+    as_of: str = ""
+    """The lane's last commit, wall time, RFC 3339; empty: it never did."""
 
 
 class Position(msgspec.Struct, frozen=True):

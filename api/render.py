@@ -16,6 +16,7 @@ from keylane.cli_answers import CancelAnswered, Claim, DemoDone, Ingested, Said,
 from keylane.cli_context import Output
 from keylane.cli_text import block, line, terminal_json
 from keylane.outcome import Outcome, Ownership, Status
+from keylane.render_who import ownership_rows, wait_text
 from keylane.schemas.conflicts import ConflictArtifact, ConflictResolved
 
 Row = tuple[str, str]
@@ -109,7 +110,9 @@ def _status_rows(status: Status) -> Iterator[Row]:
     yield words[0] + " " + "; ".join(words[1:]), ""
     if status.blocked is not None:
         yield f"  blocked: {line(status.blocked)}", "yellow"
-    if status.unserved:
+    if status.wait is not None:
+        yield f"  {wait_text(status.wait)}", ""
+    elif status.unserved:
         yield "  no worker handles this action now", "yellow"
 
 
@@ -132,26 +135,6 @@ def _outcome_rows(outcome: Outcome) -> Iterator[Row]:
     if outcome.result is not None:
         for part in block(json.dumps(outcome.result, ensure_ascii=False, indent=2)).split("\n"):
             yield f"  {part}", ""
-
-
-def _ownership_rows(owned: Ownership) -> Iterator[Row]:
-    yield line(owned.resource), "bold"
-    if (held := owned.held) is not None:
-        left_s = held.lease_left_ms / 1000
-        yield f"  held by {line(held.holder)} for {line(held.action)} {line(held.run)}", "cyan"
-        yield f"    token {held.token}, attempt {held.attempt}, about {left_s:.0f} s left", ""
-        yield f"    {held.state} since {line(held.since)}", ""
-        if held.blocked is not None:
-            yield f"    blocked: {line(held.blocked)}", "yellow"
-    else:
-        yield "  held by nobody", ""
-    for pending in owned.waiting:
-        by = f" by {line(pending.actor)}" if pending.actor else ""
-        state = pending.state.replace("_", " ")
-        order = f"  {pending.position + 1}. {line(pending.action)} {line(pending.run)}{by}"
-        yield f"{order}, {state} since {line(pending.accepted)}", ""
-    if (last := owned.last) is not None:
-        yield f"  last: {line(last.action)} {line(last.run)} {last.status} at {line(last.ended)}", "dim"
 
 
 def _conflict_rows(artifact: ConflictArtifact) -> Iterator[Row]:
@@ -233,7 +216,7 @@ def _demo_rows(done: DemoDone) -> Iterator[Row]:
 TEXTS: Mapping[type[msgspec.Struct], Callable[[Any], Iterator[Row]]] = {
     Status: _status_rows,
     Outcome: _outcome_rows,
-    Ownership: _ownership_rows,
+    Ownership: ownership_rows,
     ConflictArtifact: _conflict_rows,
     ConflictResolved: _resolved_rows,
     CancelAnswered: _cancel_rows,

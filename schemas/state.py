@@ -19,6 +19,8 @@ from keylane.schemas.items import Checkpoint
 from keylane.schemas.refusals import Code
 
 RunState = Literal["Waiting", "Parked", "Held", "Done"]
+Delay = Literal["quiet", "min_interval", "backoff"]
+"""The policy by which a run is not ready yet."""
 
 LANE_KEY = b"lane"
 
@@ -103,12 +105,15 @@ class Run(Schema, frozen=True, kw_only=True):
     checkpoint: Checkpoint | None = None
 
     ready_ms: int | None = None
-    """Waiting: not ready before (backoff, quiet, interval). None: ready."""
+    """Waiting: not ready before. None: ready."""
+    delayed: Delay | None = None
+    """Why it is not ready before that."""
 
     token: int | None = None
     """Held: the live one. Done: the last one."""
     session: str = ""
     holder: str = ""
+    """The worker's name, as it says itself. Done: of the last one that held it."""
     number: int = 0
     """Held: the number of its item record."""
     since_ms: int = 0
@@ -235,9 +240,11 @@ class Outside(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What was told of changes that were made outside keylane."""
 
     order: int = 0
-    """Of the newest one that was news, its id, and who made it."""
+    """Of the newest one that was news; its id, who made it, what it was, and when in wall time, for people."""
     change: str = ""
     by: str = ""
+    what: str = ""
+    at: str = ""
     changes: tuple[str, ...] = ()
     """The ids of the newest changes that were told: one that is told again changes nothing."""
     sources: dict[str, int] = msgspec.field(default_factory=dict)

@@ -159,6 +159,7 @@ def _accept(
             traceparent=arrived.traceparent,
             payload=request.payload.copy(),
             ready_ms=ready_ms,
+            delayed=None if ready_ms is None else "quiet",
             expires_ms=now.clock_ms + lasts_ms,
             review=review,
             parked_first=review is not None,

@@ -79,7 +79,7 @@ def join(lane: Lane, arrived: Arrived, request: WorkRequest, run: Run, order: in
     )
     most = lane.policy.of(run.action).max_count
     if is_open(run) and run.ready_ms is not None and most and lane.member_count(run) >= most:
-        lane.put(replace(run, ready_ms=None))
+        lane.put(replace(run, ready_ms=None, delayed=None))
 
 
 def settled_ms(lane: Lane, run: Run) -> int:

@@ -96,7 +96,7 @@ def _settled_at_dispatch(lane: Lane, run: Run, policy: ActionPolicy, now: Now) -
         return True
     again_ms = may_start_ms(lane, run)
     if again_ms is not None and again_ms > now.clock_ms:
-        delay(lane, run, now, again_ms)
+        delay(lane, run, now, again_ms, "min_interval")
         return True
     return False
 

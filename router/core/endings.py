@@ -15,7 +15,7 @@ from keylane.router.core.standing import decided_on
 from keylane.schemas.base import NULL, ErrorDetail
 from keylane.schemas.events import AttemptFailed, Delayed, Ended, Lost, LostReason, Parked, Party, Status, StopAsked
 from keylane.schemas.items import Notice
-from keylane.schemas.state import Review, Run, UnservedAction
+from keylane.schemas.state import Delay, Review, Run, UnservedAction
 
 UNREAD_MAX = 3
 """How often a run gets its attempt back because its item was never read (design section 4, workers)."""
@@ -94,6 +94,7 @@ def _done(
         attempt=run.attempt,
         granted_order=run.granted_order,
         token=run.token,
+        holder=run.holder,
         ended_ms=now.clock_ms,
         keyed=keyed,
         forget_ms=now.clock_ms + (lane.policy.idempotency_retention_ms if keyed else lane.policy.retention_ms),
@@ -210,8 +211,8 @@ def wait_again(lane: Lane, run: Run, now: Now, delay_ms: int, previous_end: str 
     """Back to the queue, in the place that its acceptance gives it; not ready for `delay_ms`."""
     ready_ms = now.clock_ms + delay_ms if delay_ms else None
     expires_ms = now.clock_ms + lane.policy.of(run.action).queue_ms
-    waits = replace(run, state="Waiting", ready_ms=ready_ms, expires_ms=expires_ms, previous_end=previous_end)
-    lane.put(_unheld(waits))
+    waits = replace(run, state="Waiting", expires_ms=expires_ms, previous_end=previous_end)
+    lane.put(_unheld(replace(waits, ready_ms=ready_ms, delayed="backoff" if delay_ms else None)))
     note_unserved(lane, run.action, now)
 
 
@@ -260,10 +261,10 @@ def _give_up(lane: Lane, run: Run, now: Now, error: ErrorDetail) -> None:
     lane.put(_unheld(replace(run, state="Parked", expires_ms=expires_ms, previous_end=previous, review=review)))
 
 
-def delay(lane: Lane, run: Run, now: Now, ready_ms: int) -> None:
+def delay(lane: Lane, run: Run, now: Now, ready_ms: int, why: Delay) -> None:
     """It waits, and lets others pass until then."""
     lane.emit(Delayed, now, run.traceparent, **about(run), ready_in_ms=ready_ms - now.clock_ms)
-    lane.put(replace(run, ready_ms=ready_ms))
+    lane.put(replace(run, ready_ms=ready_ms, delayed=why))
 
 
 def note_unserved(lane: Lane, action: str, now: Now) -> None:

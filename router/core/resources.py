@@ -119,7 +119,8 @@ def note_changed(lane: Lane, change: ResourceChange, effect: ChangeEffect, now: 
     told = replace(before, changes=(*before.changes, change.id)[-CHANGES_KEPT:], sources=sources)
     if effect == "applied":
         version, superseded = _versions(resource, (resource.version, None), (change.version, None))
-        newest = replace(told, order=order, change=change.id, by=change.by)
+        at = change.at or now.time
+        newest = replace(told, order=order, change=change.id, by=change.by, what=change.what, at=at)
         keep(lane, resource, now, 0, version=version, superseded=superseded, outside=newest)
     else:
         keep(lane, resource, now, 0, outside=told)

@@ -114,4 +114,5 @@ def void(lane: Lane, run: Run, now: Now) -> None:
         parties=(party_of(run), *last_to_change(lane, resource)),
     )
     parked = Review(order=seq, since_ms=now.clock_ms, since=now.time, reason="approval_voided")
-    lane.put(replace(run, state="Parked", ready_ms=None, expires_ms=now.clock_ms + review_ms, review=parked))
+    expires_ms = now.clock_ms + review_ms
+    lane.put(replace(run, state="Parked", ready_ms=None, delayed=None, expires_ms=expires_ms, review=parked))

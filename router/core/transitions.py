@@ -224,9 +224,9 @@ def ripen(lane: Lane, run: Run | None, arrived: Arrived, now: Now) -> None:
         # Who joins writes no run anew: only now is it seen that somebody did, and it waits on.
         again_ms = settled_ms(lane, run) if is_open(run) else 0
         if again_ms > now.clock_ms:
-            delay(lane, run, now, again_ms)
+            delay(lane, run, now, again_ms, "quiet")
         else:
-            lane.put(replace(run, ready_ms=None))
+            lane.put(replace(run, ready_ms=None, delayed=None))
 
 
 def give_up(lane: Lane, run: Run | None, arrived: Arrived, now: Now) -> None:

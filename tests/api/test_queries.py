@@ -6,9 +6,9 @@ import anyio
 import pytest
 from client_lane import KEY, PARTITIONS, TIME, P, ended, event_record, granted, queued, state_record
 
-from keylane import Client, Position, Refused
+from keylane import Client, Position, Refused, commands
 from keylane.journal.memory import MemoryJournal
-from keylane.schemas.state import LaneRecord, Member, RefusedRequest, Run, UnservedAction
+from keylane.schemas.state import LaneRecord, Member, RefusedRequest, Review, Run, UnservedAction
 
 pytestmark = pytest.mark.anyio
 
@@ -31,9 +31,12 @@ STATE = [
     ),
     a_member("r-1", "r-1", 1),
     a_member("r-2", "r-1", 2),
-    a_run("r-5", 5, "Waiting", action="scale", ready_ms=200_000),
+    a_run("r-5", 5, "Waiting", action="scale", ready_ms=200_000, granted_order=2),
     a_member("r-5", "r-5", 5),
-    a_run("r-3", 3, "Parked", action="rollback"),
+    a_run(
+        "r-3", 3, "Parked", action="rollback",
+        review=Review(order=3, since_ms=0, since=TIME, reason="on_conflict"),
+    ),
     a_member("r-3", "r-3", 3),
     a_run("r-6", 6, "Waiting", action="polish"),
     a_member("r-6", "r-6", 6),
@@ -46,8 +49,11 @@ STATE = [
 ]  # fmt: skip
 
 
-async def test_who_tells_holder_queue_and_last_end(url: str, journal: MemoryJournal) -> None:
+async def test_who_tells_holder_queue_and_last_end(
+    url: str, journal: MemoryJournal, monkeypatch: pytest.MonkeyPatch
+) -> None:
     journal.log.clock_ms = lambda: 1_000_000_000_000
+    monkeypatch.setattr(commands, "wall_ms", lambda: 1_000_000_003_000)
     await journal.append([state_record(P, record) for record in STATE])
     async with Client(url) as client:
         ownership = await client.who(KEY)
@@ -56,9 +62,9 @@ async def test_who_tells_holder_queue_and_last_end(url: str, journal: MemoryJour
     assert (held.holder, held.token, held.state, held.lease_left_ms) == ("worker-3", 9, "applying", 41_000)
     assert (held.requests, held.since) == (("r-1", "r-2"), TIME)
     assert [(each.run, each.position, each.state, each.requests) for each in ownership.waiting] == [
-        ("r-3", 0, "needs_decision", ("r-3",)),
-        ("r-5", 1, "backing_off", ("r-5",)),
-        ("r-6", 2, "unserved", ("r-6",)),
+        ("r-3", 0, "waiting_on_review", ("r-3",)),
+        ("r-5", 1, "waiting", ("r-5",)),
+        ("r-6", 2, "waiting", ("r-6",)),
     ]
     assert (ownership.last.run, ownership.last.ended) == ("r-0", "2001-09-09T01:45:40.000Z")
 

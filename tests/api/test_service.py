@@ -158,7 +158,7 @@ async def test_an_action_that_no_worker_handles_is_told_at_once() -> None:
         waiting = (await b.client.who(KEY)).waiting
         status = await b.client.status(KEY, "r-1")
     assert accepted.unserved and status.unserved
-    assert [each.state for each in waiting] == ["unserved"]
+    assert [(each.state, each.wait.reason) for each in waiting] == [("waiting", "no_worker")]
 
 
 async def test_cancelling_one_that_waits() -> None:

@@ -10,7 +10,7 @@ import pytest
 from keylane.cli_answers import CancelAnswered, Claim, DemoDone, Ingested, Said, Scene, Serving, Stopped
 from keylane.cli_text import HIDDEN
 from keylane.errors import ErrorBody
-from keylane.outcome import Ended, Holding, Outcome, Ownership, Pending, Status
+from keylane.outcome import Ended, Holding, OnApprove, Outcome, Ownership, Pending, Status, Touch, Wait
 from keylane.render import TEXTS, Renderer
 from keylane.schemas.conflicts import ConflictArtifact, ConflictResolved
 from keylane.schemas.events import Party
@@ -26,6 +26,7 @@ OUTCOME = Outcome(
     coalesced=True,
     error=ErrorBody(code=EVIL, message=EVIL, holder=EVIL, cycle=(EVIL,)),
 )
+WAIT = Wait(reason="held", policy="on_conflict", holder=EVIL, behind=EVIL, since=EVIL, until=EVIL, expires=EVIL)
 ANSWERS = [
     OUTCOME,
     Status(
@@ -39,6 +40,7 @@ ANSWERS = [
         token=5,
         blocked=EVIL,
         unserved=True,
+        wait=WAIT,
         coalesced=True,
     ),
     Ownership(
@@ -51,10 +53,14 @@ ANSWERS = [
             requests=(EVIL,),
             token=5,
             attempt=1,
+            actor=EVIL,
             state="blocked",
             blocked=EVIL,
+            handed_off=True,
+            previous_end=EVIL,
             since=EVIL,
             lease_left_ms=41_000,
+            lease_ends=EVIL,
         ),
         waiting=(
             Pending(
@@ -64,11 +70,21 @@ ANSWERS = [
                 actor=EVIL,
                 requests=(EVIL,),
                 position=0,
-                state="backing_off",
+                state="waiting_on_review",
                 accepted=EVIL,
+                wait=WAIT,
+                handed_off=True,
+                previous_end=EVIL,
+                approved_by=EVIL,
+                conflict=EVIL,
+                on_approve=OnApprove(then="superseded", after=(EVIL,), version=EVIL, ends=(EVIL,)),
             ),
         ),
-        last=Ended(run=EVIL, resource=EVIL, action=EVIL, status="completed", ended=EVIL),
+        states=("blocked", "waiting_on_review"),
+        version=EVIL,
+        last=Ended(run=EVIL, resource=EVIL, action=EVIL, status="completed", ended=EVIL, conflict=EVIL),
+        touched=(Touch(kind="change", id=EVIL, by=EVIL, actor=EVIL, what=EVIL, resource=EVIL, at=EVIL),),
+        as_of=EVIL,
     ),
     ConflictArtifact(
         id=EVIL,
