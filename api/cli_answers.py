@@ -32,15 +32,19 @@ class Stopped(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Ingested(msgspec.Struct, frozen=True, kw_only=True):
-    """How an ingestion went. `outcomes` by status and `coalesced` are known only when it was waited for."""
+    """How an ingestion went: what was `published`, `requests` and `changes` made outside. `outcomes` of requests by
+    status, `coalesced`, and `effects` of changes are known only when it was waited for."""
 
     source: str
     lines: int
     published: int
+    requests: int
+    changes: int
     unmapped: int
     malformed: int
     outcomes: dict[str, int] | None = None
     coalesced: int | None = None
+    effects: dict[str, int] | None = None
 
 
 class ReplayDone(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,4 +1,4 @@
-"""`keylane ingest github`: webhook deliveries, one a line, become work requests. The mapping is in `ingest`."""
+"""`keylane ingest github`: webhook deliveries, one a line, are published. What each becomes is in `ingest`."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from keylane.cli_answers import Ingested
 from keylane.cli_context import CommandContext, Context, UsageError
 
 if TYPE_CHECKING:
+    from keylane.changes import ChangeTicket
     from keylane.client import Client
-    from keylane.schemas.requests import WorkRequest
+    from keylane.schemas.requests import ResourceChange, WorkRequest
     from keylane.waiting import Ticket
 
 BATCH = 100
@@ -29,9 +30,11 @@ async def github(
     *,
     salt: str = "",
     wait: Annotated[bool, Parameter(negative="")] = False,
+    as_requests: Annotated[bool, Parameter(negative="")] = False,
     context: Context,
 ) -> msgspec.Struct:
-    """Publish a work request for each GitHub webhook delivery of a file.
+    """Publish each GitHub webhook delivery of a file: as a change that was made
+    outside where a person did it, as a work request where a program did.
 
     Each line is {"event": NAME, "payload": BODY}. Ids are made of the lines, so
     that a file taken in again changes nothing. A delivery that names no resource
@@ -45,35 +48,45 @@ async def github(
     salt:
         Makes other ids, to take in copies on purpose.
     wait:
-        Wait for every outcome and count them.
+        Wait for every outcome, and for what became of each change, and count them.
+    as_requests:
+        Take what people did as work requests, too: for workers that answer them.
     """
+    from keylane.changes import ChangeTicket
     from keylane.client import Client
+    from keylane.waiting import Ticket
 
     lines = _lines(file, context)
-    requests: list[WorkRequest] = []
+    commands: list[WorkRequest | ResourceChange] = []
     unmapped = malformed = 0
-    for number, request, reason, is_delivery in _mapped(lines, salt):
-        if request is not None:
-            requests.append(request)
+    for number, command, reason, is_delivery in _mapped(lines, salt, as_requests):
+        if command is not None:
+            commands.append(command)
             continue
         context.warn(f"line {number}: {reason}")
         unmapped += is_delivery
         malformed += not is_delivery
     async with Client(context.url) as client:
-        with _progress(context, "published", len(requests)) as advance:
-            tickets = await _publish(client, requests, advance)
-        outcomes, coalesced = None, None
+        with _progress(context, "published", len(commands)) as advance:
+            published = await _publish(client, commands, advance)
+        tickets = [ticket for ticket in published if isinstance(ticket, Ticket)]
+        changes = [ticket for ticket in published if isinstance(ticket, ChangeTicket)]
+        outcomes, coalesced, effects = None, None, None
         if wait:
-            with _progress(context, "ended", len(tickets)) as advance:
+            with _progress(context, "ended", len(published)) as advance:
+                effects = await _effects(changes, advance)
                 outcomes, coalesced = await _outcomes(tickets, advance)
     return Ingested(
         source=str(file),
         lines=len(lines),
-        published=len(tickets),
+        published=len(published),
+        requests=len(tickets),
+        changes=len(changes),
         unmapped=unmapped,
         malformed=malformed,
         outcomes=outcomes,
         coalesced=coalesced,
+        effects=effects,
     )
 
 
@@ -86,14 +99,16 @@ def _lines(file: Path, context: CommandContext) -> list[bytes]:
     return data.splitlines()
 
 
-def _mapped(lines: Sequence[bytes], salt: str) -> Iterator[tuple[int, WorkRequest | None, str, bool]]:
-    """Line number, the request or the reason for none, and whether the line is a delivery at all."""
-    from keylane.ingest import Unmapped, requests_from_github
+def _mapped(
+    lines: Sequence[bytes], salt: str, as_requests: bool
+) -> Iterator[tuple[int, WorkRequest | ResourceChange | None, str, bool]]:
+    """Line number, the command or the reason for none, and whether the line is a delivery at all."""
+    from keylane.ingest import Unmapped, command_from_github
 
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
-        mapped = requests_from_github(line, salt=salt)
+        mapped = command_from_github(line, salt=salt, as_requests=as_requests)
         if isinstance(mapped, Unmapped):
             named = f"{mapped.event}: {mapped.reason}" if mapped.event else mapped.reason
             yield number, None, named, bool(mapped.event)
@@ -101,13 +116,29 @@ def _mapped(lines: Sequence[bytes], salt: str) -> Iterator[tuple[int, WorkReques
             yield number, mapped, "", True
 
 
-async def _publish(client: Client, requests: Sequence[WorkRequest], advance: Callable[[int], None]) -> list[Ticket]:
-    tickets: list[Ticket] = []
-    waiting = iter(requests)
+async def _publish(
+    client: Client, commands: Sequence[WorkRequest | ResourceChange], advance: Callable[[int], None]
+) -> list[Ticket | ChangeTicket]:
+    tickets: list[Ticket | ChangeTicket] = []
+    waiting = iter(commands)
     while batch := list(islice(waiting, BATCH)):
-        tickets += await client.submit_all(batch)
+        tickets += await client.publish_all(batch)
         advance(len(batch))
     return tickets
+
+
+async def _effects(changes: Sequence[ChangeTicket], advance: Callable[[int], None]) -> dict[str, int]:
+    """What the changes came to. A refused one counts by its code."""
+    from keylane.errors import Refused
+
+    counts: Counter[str] = Counter()
+    for change in changes:
+        try:
+            counts[await change.recorded()] += 1
+        except Refused as refused:
+            counts[refused.code] += 1
+        advance(1)
+    return dict(counts)
 
 
 async def _outcomes(tickets: Sequence[Ticket], advance: Callable[[int], None]) -> tuple[dict[str, int], int]:

@@ -16,6 +16,7 @@ from uuid import uuid4
 import anyio
 
 from keylane import commands
+from keylane.changes import ChangeMachine, ChangeTicket
 from keylane.errors import Refused, RunFailed, Unavailable, error_body, refusal, translated
 from keylane.events import EventStream
 from keylane.journal import errors as journal_errors
@@ -26,7 +27,7 @@ from keylane.outcome import Json, Outcome, Ownership, Position, Status
 from keylane.ownership import owner_in, ownership
 from keylane.receipts import Receipts
 from keylane.request_status import request_status
-from keylane.schemas.requests import Cancellation, WorkRequest
+from keylane.schemas.requests import Cancellation, ResourceChange, WorkRequest
 from keylane.ticket import CancelAnswer, CancelMachine, TicketMachine
 from keylane.views import read_metadata, read_state
 from keylane.waiting import ANSWER_S, Ticket, Watch, settled
@@ -140,18 +141,32 @@ class Client:
 
     async def submit_all(self, requests: Sequence[WorkRequest], *, traceparent: str | None = None) -> list[Ticket]:
         """Publish many requests at once, in order; as `submit`. One refused here lets none through."""
+        published = await self.publish_all(requests, traceparent=traceparent)
+        return [ticket for ticket in published if isinstance(ticket, Ticket)]
+
+    async def publish_all(
+        self, asked: Sequence[WorkRequest | ResourceChange], *, traceparent: str | None = None
+    ) -> list[Ticket | ChangeTicket]:
+        """As `submit_all`, with changes that were made outside among the requests. Returns a ticket for each."""
         records = []
-        watches = []
-        for request in requests:
-            request = commands.with_canonical_key(request)
-            record = commands.record_of(request, self._partitions, commands.source_of(self.actor), traceparent)
-            machine = TicketMachine(request.id, request.resource, request.action, record.partition)
+        watches: list[Watch[TicketMachine] | Watch[ChangeMachine]] = []
+        tickets: list[Ticket | ChangeTicket] = []
+        for command in asked:
+            command = commands.with_canonical_key(command)
+            record = commands.record_of(command, self._partitions, commands.source_of(self.actor), traceparent)
             records.append(record)
-            watches.append(Watch(machine))
-        for watch in watches:
-            self._receipts.watch(watch, watch.machine.request_id)
+            if isinstance(command, ResourceChange):
+                told = Watch(ChangeMachine(command.id, record.partition))
+                watches.append(told)
+                tickets.append(ChangeTicket(told))
+            else:
+                request = Watch(TicketMachine(command.id, command.resource, command.action, record.partition))
+                watches.append(request)
+                tickets.append(Ticket(request, lambda: self._receipts.trouble))
+        for watch, command in zip(watches, asked, strict=True):
+            self._receipts.watch(watch, command.id)
         await self._publish(records, watches)
-        return [Ticket(watch, lambda: self._receipts.trouble) for watch in watches]
+        return tickets
 
     async def run(
         self,
@@ -241,7 +256,9 @@ class Client:
         return partition_of(key.encode(), self._partitions)
 
     async def _publish(
-        self, records: Sequence[Record], watches: Sequence[Watch[TicketMachine] | Watch[CancelMachine]]
+        self,
+        records: Sequence[Record],
+        watches: Sequence[Watch[TicketMachine] | Watch[CancelMachine] | Watch[ChangeMachine]],
     ) -> None:
         """Write commands, and again under their ids while it is not known whether they were written."""
         try:

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Mapping
 from functools import lru_cache
+from typing import TypeVar
 from urllib.parse import quote
 
 import msgspec
@@ -22,8 +23,10 @@ from keylane.journal.partitioner import partition_of
 from keylane.journal.port import Record
 from keylane.schemas import codec, topics
 from keylane.schemas.keys import BadKey, canonical_key
-from keylane.schemas.requests import Cancellation, WorkRequest
+from keylane.schemas.requests import Cancellation, ResourceChange, WorkRequest
 from keylane.schemas.times import rfc3339
+
+C = TypeVar("C", bound=WorkRequest | ResourceChange)
 
 
 def default_actor(environ: Mapping[str, str]) -> str:
@@ -50,10 +53,10 @@ def checked_key(resource: str) -> str:
         raise Refused(error_body("BAD_KEY", str(error))) from error
 
 
-def with_canonical_key(request: WorkRequest) -> WorkRequest:
-    """The request under its canonical key. Raises `Refused` (`BAD_KEY`)."""
-    key = checked_key(request.resource)
-    return request if key == request.resource else replace(request, resource=key)
+def with_canonical_key(command: C) -> C:
+    """The command under its canonical key. Raises `Refused` (`BAD_KEY`)."""
+    key = checked_key(command.resource)
+    return command if key == command.resource else replace(command, resource=key)
 
 
 def encoded_payload(payload: object) -> msgspec.Raw:
@@ -74,7 +77,9 @@ def deadline_ms(deadline_s: float | None) -> int | None:
         raise Refused(error_body("BAD_RECORD", f"deadline: {deadline_s} is no number of seconds")) from error
 
 
-def record_of(command: WorkRequest | Cancellation, partitions: int, source: str, traceparent: str | None) -> Record:
+def record_of(
+    command: WorkRequest | Cancellation | ResourceChange, partitions: int, source: str, traceparent: str | None
+) -> Record:
     """The record that carries `command` to its lane. Raises `Refused` (`TOO_LARGE`)."""
     key = command.resource.encode()
     value = codec.encode(command)

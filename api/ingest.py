@@ -1,4 +1,4 @@
-"""Deliveries from elsewhere to work requests. Bytes in, a request or a reason out; the CLI publishes."""
+"""Deliveries from elsewhere to commands. Bytes in, a request, a change or a reason out; the CLI publishes."""
 
 from __future__ import annotations
 
@@ -6,16 +6,20 @@ import hashlib
 
 import msgspec
 
-from keylane.github import NoResource, resource_of, value_at
+from keylane.github import Body, NoResource, resource_of, value_at
+from keylane.github_changes import person, version_of
 from keylane.schemas.keys import BadKey, canonical_key
-from keylane.schemas.requests import WorkRequest
+from keylane.schemas.requests import ResourceChange, WorkRequest
 
 PAYLOAD_BYTES_MAX = 64 * 1024
 """GitHub sends up to 25 MB. Larger bodies stay out of the request: its worker reads the resource itself."""
 
+SOURCE = "github"
+"""Whose sequence the times of deliveries are: of one resource, an older one that comes late is not applied."""
+
 
 class Unmapped(msgspec.Struct, frozen=True):
-    """A delivery that became no request. `event` is empty where the line was no delivery at all."""
+    """A delivery that became no command. `event` is empty where the line was no delivery at all."""
 
     event: str
     reason: str
@@ -30,11 +34,14 @@ _delivery = msgspec.json.Decoder(_Delivery)
 _body = msgspec.json.Decoder(dict[str, object])
 
 
-def requests_from_github(line: bytes, *, salt: str = "") -> WorkRequest | Unmapped:
-    """The request that one line `{"event": name, "payload": body}` asks for. Never raises for what is in it.
+def command_from_github(
+    line: bytes, *, salt: str = "", as_requests: bool = False
+) -> WorkRequest | ResourceChange | Unmapped:
+    """What one line `{"event": name, "payload": body}` comes to. Never raises for what is in it.
 
-    The action is `event.action` or `event`; the payload is the body as GitHub sent it. The request's id is
-    made of the line's bytes, so that a file taken in twice asks once; `salt` makes other ids, for copies.
+    What a person did is a change made outside; what a program did asks for work, as everything does with `as_requests`.
+    The action, or what was changed, is `event.action` or `event`. Ids are made of the line's bytes, so that a file that
+    is taken in twice asks and tells once; `salt` makes other ids, for copies.
     """
     line = line.strip()
     try:
@@ -46,14 +53,33 @@ def requests_from_github(line: bytes, *, salt: str = "") -> WorkRequest | Unmapp
         resource = canonical_key(resource_of(delivery.event, body))
     except (NoResource, BadKey) as error:
         return Unmapped(delivery.event, str(error))
-    action = body.get("action")
+    name = body.get("action")
+    action = f"{delivery.event}.{name}" if isinstance(name, str) and name else delivery.event
+    id = hashlib.sha256(salt.encode() + b"\n" + line).hexdigest()[:32]
+    by = person(body)
+    if by is not None and not as_requests:
+        return _change(f"gh-change-{id}", resource, delivery.event, body, by, action)
     actor = value_at(body, "sender.login")
     return WorkRequest(
-        id="gh-" + hashlib.sha256(salt.encode() + b"\n" + line).hexdigest()[:32],
+        id=f"gh-{id}",
         resource=resource,
-        action=f"{delivery.event}.{action}" if isinstance(action, str) and action else delivery.event,
+        action=action,
         payload=_payload(delivery.payload),
         actor=actor if isinstance(actor, str) else "",
+    )
+
+
+def _change(id: str, resource: str, event: str, body: Body, by: str, what: str) -> ResourceChange:
+    version = version_of(event, body)
+    return ResourceChange(
+        id=id,
+        resource=resource,
+        version=version.name,
+        by=by,
+        what=what,
+        at=version.at,
+        source=SOURCE,
+        sequence=version.sequence,
     )
 
 

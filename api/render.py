@@ -160,10 +160,16 @@ def _conflict_rows(artifact: ConflictArtifact) -> Iterator[Row]:
 
 def _ingested_rows(done: Ingested) -> Iterator[Row]:
     yield f"{line(done.source)}: {done.lines} lines, {done.published} published", "bold"
+    yield f"  {done.requests} work requests, {done.changes} changes made outside", ""
     yield f"  {done.unmapped} name no resource, {done.malformed} malformed", ""
     if done.outcomes is not None:
-        counts = ", ".join(f"{count} {status}" for status, count in sorted(done.outcomes.items()))
-        yield f"  outcomes: {counts or 'none'}; {done.coalesced} coalesced", ""
+        yield f"  outcomes: {_counts(done.outcomes)}; {done.coalesced} coalesced", ""
+    if done.effects is not None:
+        yield f"  changes: {_counts(done.effects)}", ""
+
+
+def _counts(counted: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in sorted(counted.items())) or "none"
 
 
 def _error_rows(body: Mapping[str, object]) -> list[Row]:

@@ -66,6 +66,6 @@ def test_an_outcome_is_graded_by_its_status(status: OutcomeStatus) -> None:
 
 
 def test_an_ingestion_with_malformed_lines_is_a_usage_error() -> None:
-    done = Ingested(source="-", lines=3, published=2, unmapped=1, malformed=0)
+    done = Ingested(source="-", lines=3, published=2, requests=2, changes=0, unmapped=1, malformed=0)
     assert exit_of_answer(done) == 0
     assert exit_of_answer(msgspec.structs.replace(done, malformed=1)) == 2

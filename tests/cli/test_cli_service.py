@@ -162,6 +162,7 @@ def test_ingest_publishes_what_it_can_and_reports_every_other_line(service: Serv
     assert done.returncode == 2, done.stderr
     told = json.loads(done.stdout)
     assert (told["published"], told["malformed"], told["unmapped"]) == (1, 1, 1)
+    assert (told["requests"], told["changes"]) == (1, 0), "nobody is named who did it"
     warnings = [json.loads(text)["warning"] for text in done.stderr.splitlines()]
     assert [text.split(":")[0] for text in warnings] == ["line 2", "line 4"]
     owned = service.run("who", "github://acme/app", "--output", "json")
