@@ -20,7 +20,8 @@ pytestmark = pytest.mark.anyio
 SHARED = Path(os.environ.get("KEYLANE_SHARED", Path(__file__).parents[3] / "shared"))
 DELIVERIES = SHARED / "data" / "github-webhooks.jsonl"
 PARTITIONS = 4
-INGEST = ("ingest", "github", "--output", "json")
+INGEST = ("ingest", "github")
+JSON = ("--output", "json")
 
 
 @pytest.mark.requirement("M.1")
@@ -43,7 +44,7 @@ async def test_every_delivery_and_a_shuffled_copy_end_once(journal_url: str, tmp
         running("worker", "run", crew, says="", **options),
     ):
         answers = [
-            json.loads(keylane(*INGEST, file, "--wait", "--as-requests", *salt, **options))
+            json.loads(keylane(*INGEST, file, "--wait", "--as-requests", *JSON, *salt, **options))
             for file, salt in ((str(DELIVERIES), ()), ("copy.jsonl", ("--salt", "copy")))
         ]
         journal = await connect(journal_url)
@@ -81,7 +82,7 @@ async def test_what_people_did_is_on_record_once_in_the_order_of_its_resource(jo
         running("router", "--partitions", str(PARTITIONS), "--output", "json", says='"url"', **options),
         running("worker", "run", crew, says="", **options),
     ):
-        told, again = (json.loads(keylane(*INGEST, str(DELIVERIES), "--wait", **options)) for _ in range(2))
+        told, again = (json.loads(keylane(*INGEST, str(DELIVERIES), "--wait", *JSON, **options)) for _ in range(2))
         journal = await connect(journal_url)
         try:
             events = await read_events(journal, PARTITIONS)
