@@ -71,23 +71,16 @@ async def github(
             published = await _publish(client, commands, advance)
         tickets = [ticket for ticket in published if isinstance(ticket, Ticket)]
         changes = [ticket for ticket in published if isinstance(ticket, ChangeTicket)]
-        outcomes, coalesced, effects = None, None, None
-        if wait:
-            with _progress(context, "ended", len(published)) as advance:
-                effects = await _effects(changes, advance)
-                outcomes, coalesced = await _outcomes(tickets, advance)
-    return Ingested(
-        source=str(file),
-        lines=len(lines),
-        published=len(published),
-        requests=len(tickets),
-        changes=len(changes),
-        unmapped=unmapped,
-        malformed=malformed,
-        outcomes=outcomes,
-        coalesced=coalesced,
-        effects=effects,
-    )
+        done = Ingested(
+            source=str(file),
+            lines=len(lines),
+            published=len(published),
+            requests=len(tickets),
+            changes=len(changes),
+            unmapped=unmapped,
+            malformed=malformed,
+        )
+        return await _waited(done, tickets, changes, context) if wait else done
 
 
 def _lines(file: Path, context: CommandContext) -> list[bytes]:
@@ -125,6 +118,16 @@ async def _publish(
         tickets += await client.publish_all(batch)
         advance(len(batch))
     return tickets
+
+
+async def _waited(
+    done: Ingested, tickets: Sequence[Ticket], changes: Sequence[ChangeTicket], context: CommandContext
+) -> Ingested:
+    """The same with what became of all that was published."""
+    with _progress(context, "ended", done.published) as advance:
+        effects = await _effects(changes, advance)
+        outcomes, coalesced = await _outcomes(tickets, advance)
+    return msgspec.structs.replace(done, outcomes=outcomes, coalesced=coalesced, effects=effects)
 
 
 async def _effects(changes: Sequence[ChangeTicket], advance: Callable[[int], None]) -> dict[str, int]:
