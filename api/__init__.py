@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from keylane.changes import ChangeTicket
     from keylane.client import Client, SubmitOptions
     from keylane.errors import ConfigError, ErrorBody, KeylaneError, LockHeld, Refused, RunFailed, Unavailable
     from keylane.events import EventStream
@@ -27,11 +28,12 @@ if TYPE_CHECKING:
         Touch,
         Wait,
     )
-    from keylane.sync import SyncClient, SyncTicket
+    from keylane.sync import SyncChangeTicket, SyncClient, SyncTicket
     from keylane.waiting import Ticket
     from keylane.workers import Done, Fail, Item, LeaseLost, Retry, Worker
 
 __all__ = [
+    "ChangeTicket",
     "Client",
     "ConfigError",
     "Done",
@@ -55,6 +57,7 @@ __all__ = [
     "RunFailed",
     "Status",
     "SubmitOptions",
+    "SyncChangeTicket",
     "SyncClient",
     "SyncTicket",
     "Ticket",
@@ -65,6 +68,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "keylane.changes": ("ChangeTicket",),
     "keylane.client": ("Client", "SubmitOptions"),
     "keylane.errors": (
         "ConfigError",
@@ -89,7 +93,7 @@ _HOMES = {
         "Touch",
         "Wait",
     ),
-    "keylane.sync": ("SyncClient", "SyncTicket"),
+    "keylane.sync": ("SyncChangeTicket", "SyncClient", "SyncTicket"),
     "keylane.waiting": ("Ticket",),
     "keylane.workers": ("Done", "Fail", "Item", "LeaseLost", "Retry", "Worker"),
 }

@@ -130,7 +130,8 @@ class OnApprove(msgspec.Struct, frozen=True, kw_only=True):
     then: Approved
     """`granted`: at once, when a worker has a free slot. `waits`: until `after` are over. `superseded`: one of those
     works on the same requested key, and its completion ends this one, unless that action is harmless. `no_worker`:
-    nobody handles its action. `refused`: the version that it expects is known to be superseded."""
+    nobody handles its action. `refused`: the version that it expects is known to be superseded, unless the approval
+    names another."""
     after: tuple[str, ...] = ()
     """The runs that go first: who holds the resource, and what is ready and was accepted before. At most 16."""
     version: str | None = None

@@ -12,10 +12,11 @@ from typing import Self, Unpack
 
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
+from keylane.changes import ChangeTicket
 from keylane.client import Client, SubmitOptions
 from keylane.outcome import Json, Outcome, Ownership, Position, Status
-from keylane.schemas.events import AnyEvent
-from keylane.schemas.requests import WorkRequest
+from keylane.schemas.events import AnyEvent, ChangeEffect
+from keylane.schemas.requests import ResourceChange, WorkRequest
 from keylane.ticket import CancelAnswer
 from keylane.waiting import ANSWER_S, Ticket
 
@@ -39,6 +40,18 @@ class SyncTicket:
     def outcome(self, timeout_s: float | None = None) -> Outcome:
         """See `Ticket.outcome`."""
         return self._portal.call(self._ticket.outcome, timeout_s)
+
+
+class SyncChangeTicket:
+    """One change that was published; see `ChangeTicket`."""
+
+    def __init__(self, portal: BlockingPortal, ticket: ChangeTicket) -> None:
+        self._portal = portal
+        self._ticket = ticket
+
+    def recorded(self, timeout_s: float = ANSWER_S) -> ChangeEffect:
+        """See `ChangeTicket.recorded`."""
+        return self._portal.call(self._ticket.recorded, timeout_s)
 
 
 class SyncClient:
@@ -72,6 +85,16 @@ class SyncClient:
         """See `Client.submit_all`."""
         tickets = self._portal.call(lambda: self._client.submit_all(requests, traceparent=traceparent))
         return [SyncTicket(self._portal, ticket) for ticket in tickets]
+
+    def publish_all(
+        self, asked: Sequence[WorkRequest | ResourceChange], *, traceparent: str | None = None
+    ) -> list[SyncTicket | SyncChangeTicket]:
+        """See `Client.publish_all`."""
+        tickets = self._portal.call(lambda: self._client.publish_all(asked, traceparent=traceparent))
+        return [
+            SyncTicket(self._portal, ticket) if isinstance(ticket, Ticket) else SyncChangeTicket(self._portal, ticket)
+            for ticket in tickets
+        ]
 
     def run(
         self,

@@ -114,7 +114,8 @@ def on_approve(queue: Queue, run: Run) -> OnApprove:
         then = "superseded"
     elif not any(run.action in session.actions for session in view.sessions.values()):
         then = "no_worker"
-    ended = [each.id for each in queue.waiting if each not in first and _is_ended_by(run, version, each)]
+    earlier = {each.id for each in first}
+    ended = [each.id for each in queue.waiting if each.id not in earlier and _is_ended_by(run, version, each)]
     return OnApprove(
         then=then,
         after=tuple(each.id for each in first[:RUNS_NAMED_MAX]),

@@ -14,9 +14,9 @@ from keylane.journal.port import Journal, Place, Record, TopicSpec
 from keylane.schemas import topics
 from keylane.schemas.base import Schema
 from keylane.schemas.codec import Undecodable, decode_request, encode
-from keylane.schemas.events import Ended, Event, Granted, Queued
+from keylane.schemas.events import Changed, Ended, Event, Granted, Queued
 from keylane.schemas.metadata import METADATA_KEY, Metadata
-from keylane.schemas.requests import Request, WorkRequest
+from keylane.schemas.requests import Request, ResourceChange, WorkRequest
 from keylane.schemas.state import StateRecord, state_key
 
 PARTITIONS = 4
@@ -47,8 +47,17 @@ def ended(run: str, *requests: str, status: str = "completed", **fields: object)
     )  # fmt: skip
 
 
+def changed(change: ResourceChange) -> Changed:
+    return Changed(
+        seq=1, clock_ms=0, time=TIME, change=change.id, resource=change.resource, owner=change.resource,
+        version=change.version, by=change.by, what=change.what, effect="applied",
+    )  # fmt: skip
+
+
 def complete(request: Request) -> Sequence[Event]:
-    """Queued, granted, and completed with the payload as its result."""
+    """Queued, granted, and completed with the payload as its result; a change is applied."""
+    if isinstance(request, ResourceChange):
+        return (changed(request),)
     assert isinstance(request, WorkRequest)
     return (
         queued(request.id),

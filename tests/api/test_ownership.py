@@ -354,3 +354,27 @@ def test_what_ended_without_a_holder_has_touched_nothing() -> None:
     bench.cancel("r2")
     owned = who(bench)
     assert owned.touched == () and owned.last is not None and owned.last.status == "cancelled"
+
+
+def test_state_of_a_router_that_does_not_say_why_a_run_is_not_ready_is_read_all_the_same() -> None:
+    bench = worked()
+    bench.fail("r1")
+    said = bench.stored[b"run/r1"]
+    bench.stored[b"run/r1"] = said.replace(b',"delayed":"backoff"', b"")
+    assert len(bench.stored[b"run/r1"]) < len(said)
+    assert waits(bench, "r1").reason == "backoff"
+    assert waits(bench, "r1").until is not None
+
+
+def test_a_long_queue_is_told_in_full_and_an_approval_names_few_of_it() -> None:
+    bench = worked(actions={"rollback": ASKS})
+    for number in range(40):
+        bench.request(f"q{number}", payload=str(number), expected_version="v1")
+    bench.request("p", "rollback", expected_version="v1")
+    for number in range(40):
+        bench.request(f"z{number}", payload=str(100 + number), expected_version="v1")
+    owned = who(bench)
+    assert [each.position for each in owned.waiting] == list(range(81))
+    on = owned.waiting[40].on_approve
+    assert on is not None and on.after == ("r1", *(f"q{number}" for number in range(15)))
+    assert on.ends == tuple(f"z{number}" for number in range(16))

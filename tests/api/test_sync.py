@@ -12,8 +12,9 @@ import pytest
 from anyio.from_thread import start_blocking_portal
 from client_lane import complete, lane, set_up
 
-from keylane import Position, Refused, SyncClient, Unavailable
+from keylane import Position, Refused, SyncChangeTicket, SyncClient, SyncTicket, Unavailable
 from keylane.schemas.events import Ended, Granted, Queued
+from keylane.schemas.requests import ResourceChange, WorkRequest
 
 
 @asynccontextmanager
@@ -44,6 +45,15 @@ def test_it_answers_as_the_asynchronous_client_does(url: str) -> None:
         with closing(client.events("deploy://api", Position())) as events:
             kinds = [type(event) for event in islice(events, 3)]
         assert kinds == [Queued, Granted, Ended]
+
+
+def test_changes_can_be_published_beside_requests(url: str) -> None:
+    with SyncClient(url) as client:
+        work = WorkRequest(id="r-3", resource="deploy://api", action="restart")
+        change = ResourceChange(id="c-1", resource="deploy://api", version="v2", by="eve", what="edited")
+        told, asked = client.publish_all([change, work])
+        assert isinstance(told, SyncChangeTicket) and isinstance(asked, SyncTicket)
+        assert (told.recorded(10), asked.outcome(10).status) == ("applied", "completed")
 
 
 def test_several_threads_share_one(url: str) -> None:
