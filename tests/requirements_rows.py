@@ -23,13 +23,6 @@ ROWS = frozenset(
 ON_BOTH_BACKENDS = frozenset(row for row in ROWS if row[:2] in ("M.", "S0", "S1")) | {"S4.1", "S4.2", "S4.4"}
 """The rows that a test shows on SQLite and on Kafka, the same test on both."""
 
-STILL_OPEN = {
-    "S1.1": "all states of ownership in `who`",
-    "S1.7": "a client's call for a change that a person made",
-    "S1.8": "a client's call for a decision, and what will happen on approve",
-}
-"""Of these, the ones that no such test shows yet, and what they wait for. To be emptied; who shows one takes it out."""
-
 NO_STORY = frozenset({"S1.8"})
 """Of these, the ones without a scenario: a scenario says what a lane does, and this is what people are shown."""
 
