@@ -19,6 +19,7 @@ import msgspec
 from cyclopts import App, CycloptsError, Group, Parameter
 
 from keylane import (
+    cli_config,
     cli_conflicts,
     cli_deadletters,
     cli_doctor,
@@ -79,6 +80,7 @@ def _add_commands(app: App) -> None:
     app.command(cli_conflicts.conflicts)
     config = App(name="config", help="The routers' configuration.")
     config.command(cli_services.config_show, name="show")
+    config.command(cli_config.apply)
     app.command(config)
     app.command(cli_operating.leases)
     app.command(cli_operating.lag)

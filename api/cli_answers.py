@@ -111,6 +111,14 @@ class Applied(msgspec.Struct, frozen=True, kw_only=True):
     taken: int
 
 
+class RulesApplied(msgspec.Struct, frozen=True, kw_only=True):
+    """How many scope rules there were and are. `changed`: they are others, or a change that was cut off is finished."""
+
+    before: int
+    rules: int
+    changed: bool
+
+
 class Check(msgspec.Struct, frozen=True, kw_only=True):
     """What one check of the doctor found, and what to do about it."""
 

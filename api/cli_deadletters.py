@@ -101,9 +101,7 @@ async def replay(
         with progress(context, "replaying", len(places)) as advance:
             for place in places:
                 try:
-                    found = await replay(
-                        whole.journal, place, whole.partitions, salt=salt, actor=actor, dry_run=dry_run
-                    )
+                    found = await replay(whole.journal, place, whole.layout, salt=salt, actor=actor, dry_run=dry_run)
                 except Refused as error:
                     if len(places) == 1:
                         raise

@@ -156,7 +156,8 @@ async def _examine(journal: Journal, service: Service, role: Role, chart: _Chart
     pinned = await looks.pinned(journal)
     metadata = pinned if isinstance(pinned, Metadata) else None
     wanted = _wanted(service, metadata)
-    ours = service.config.partitions if looks.configures(role) else None
+    config = service.config
+    ours = Metadata(partitions=config.partitions, scopes=config.scopes) if looks.configures(role) else None
     chart.add(looks.metadata_finding(pinned, ours))
     async for finding in looks.settings(journal, wanted):
         chart.add(finding)

@@ -1,4 +1,4 @@
-"""What commands that read the journal itself begin with: open it, and know how many partitions it is pinned to."""
+"""What commands that read the journal itself begin with: open it, and know where resources lie in it."""
 
 from __future__ import annotations
 
@@ -10,19 +10,18 @@ from keylane.cli_context import CommandContext
 
 if TYPE_CHECKING:
     from keylane.journal.port import Journal
+    from keylane.layout import Layout
 
 
 class OpenJournal(NamedTuple):
     """A journal that a router has set up."""
 
     journal: Journal
-    partitions: int
+    layout: Layout
 
-    def chosen(self, key: str | None) -> list[int]:
-        """The partition of a key; all of them without one."""
-        from keylane.journal.partitioner import partition_of
-
-        return list(range(self.partitions)) if key is None else [partition_of(key.encode(), self.partitions)]
+    @property
+    def partitions(self) -> int:
+        return self.layout.partitions
 
 
 @asynccontextmanager
@@ -32,13 +31,13 @@ async def opened(context: CommandContext) -> AsyncIterator[OpenJournal]:
 
     from keylane.errors import translated
     from keylane.journal.connect import connect, resolve_url
+    from keylane.layout import Layout
     from keylane.views import read_metadata
 
     with translated():
         journal = await connect(resolve_url(context.url, context.environ))
         try:
-            metadata = await read_metadata(journal)
-            yield OpenJournal(journal, metadata.partitions)
+            yield OpenJournal(journal, Layout(await read_metadata(journal)))
         finally:
             with anyio.CancelScope(shield=True):
                 await journal.close()

@@ -35,13 +35,13 @@ async def leases(
     key = None if resource is None else canonical_key(resource)
     found = []
     async with opened(context) as whole:
-        places = [Place(STATE, number) for number in whole.chosen(key)]
+        places = [Place(STATE, number) for number in whole.layout.chosen(key)]
         ends = await whole.journal.end_positions(places)
         with progress(context, "reading lanes", sum(ends.values())) as read:
             for place in places:
                 found += await leases_of(whole.journal, place.partition, read)
     for lease in sorted(found, key=lambda each: (each.lease_left_ms, each.owner)):
-        if (key is None or key in (lease.resource, lease.owner)) and (holder is None or holder == lease.holder):
+        if whole.layout.concerns(lease, key) and (holder is None or holder == lease.holder):
             context.show(lease)
     return None
 
@@ -87,9 +87,9 @@ async def events(
         raise UsageError("--last: how many, so not below 0")
     key = None if resource is None else canonical_key(resource)
     async with opened(context) as whole:
-        ends = await ends_of(whole.journal, whole.chosen(key))
+        ends = await ends_of(whole.journal, whole.layout.chosen(key))
         newest: deque[msgspec.Struct] = deque(maxlen=last)
-        async with aclosing(past(whole.journal, ends, key)) as found:
+        async with aclosing(past(whole.journal, whole.layout, ends, key)) as found:
             async for each in found:
                 if last is None:
                     context.show(each)
@@ -98,7 +98,7 @@ async def events(
         for kept in newest:
             context.show(kept)
         if follow:
-            async with aclosing(coming(whole.journal, ends, key)) as found:
+            async with aclosing(coming(whole.journal, whole.layout, ends, key)) as found:
                 async for each in found:
                     context.show(each)
     return None

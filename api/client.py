@@ -21,15 +21,15 @@ from keylane.errors import Refused, RunFailed, Unavailable, error_body, refusal,
 from keylane.events import EventStream
 from keylane.journal import errors as journal_errors
 from keylane.journal.connect import connect, resolve_url
-from keylane.journal.partitioner import partition_of
 from keylane.journal.port import Journal, Record
+from keylane.layout import Layout
 from keylane.outcome import Json, Outcome, Ownership, Position, Status
-from keylane.ownership import owner_in, ownership
+from keylane.ownership import ownership
 from keylane.receipts import Receipts
 from keylane.request_status import request_status
 from keylane.schemas.requests import Cancellation, ResourceChange, WorkRequest
 from keylane.ticket import CancelAnswer, CancelMachine, TicketMachine
-from keylane.views import read_metadata, read_state
+from keylane.views import pinned_end, read_metadata, read_state
 from keylane.waiting import ANSWER_S, Ticket, Watch, settled
 
 PUBLISH_S = 10.0
@@ -76,7 +76,8 @@ class Client:
         with translated():
             self._journal: Journal = await connect(self.url)
             try:
-                self._partitions = (await read_metadata(self._journal)).partitions
+                self._pinned_end: int | None = None
+                await self._pinned_now()
             except BaseException:
                 with anyio.CancelScope(shield=True):
                     await self._journal.close()
@@ -149,11 +150,16 @@ class Client:
     ) -> list[Ticket | ChangeTicket]:
         """As `submit_all`, with changes that were made outside among the requests. Returns a ticket for each."""
         records = []
+        if self._receipts.sent_on:
+            # Scope rules were changed since: what is published from now on goes to where it belongs.
+            with translated():
+                await self._pinned_now()
+            self._receipts.sent_on = False
         watches: list[Watch[TicketMachine] | Watch[ChangeMachine]] = []
         tickets: list[Ticket | ChangeTicket] = []
         for command in asked:
             command = commands.with_canonical_key(command)
-            record = commands.record_of(command, self._partitions, commands.source_of(self.actor), traceparent)
+            record = commands.record_of(command, self._layout, commands.source_of(self.actor), traceparent)
             records.append(record)
             if isinstance(command, ResourceChange):
                 told = Watch(ChangeMachine(command.id, record.partition))
@@ -199,7 +205,8 @@ class Client:
         `TOO_LATE` when it had ended.
         """
         key = commands.checked_key(resource)
-        partition = self._partition_of(key)
+        with translated():
+            partition = (await self._pinned_now()).partition_of(key)
         command = Cancellation(id=uuid4().hex, resource=key, request=request_id, actor=self.actor)
         watch = Watch(CancelMachine(command.id, request_id, partition))
         for name in (command.id, request_id):
@@ -214,7 +221,7 @@ class Client:
             if known is not None and known.run:
                 watch.machine.run = known.run
                 self._receipts.watch(watch, known.run)
-            record = commands.record_of(command, self._partitions, commands.source_of(self.actor), None)
+            record = commands.record_of(command, self._layout, commands.source_of(self.actor), None)
             await self._publish([record], [watch])
             if not await watch.until(settled, ANSWER_S):
                 raise Unavailable(f"no router answered the cancellation of {request_id} within {ANSWER_S:g} s")
@@ -229,7 +236,8 @@ class Client:
         """How a request stands, as of the lane's last commit. Raises `Refused` (`NOT_FOUND`)."""
         key = commands.checked_key(resource)
         with translated():
-            seen = await read_state(self._journal, self._partition_of(key))
+            layout = await self._pinned_now()
+            seen = await read_state(self._journal, layout.partition_of(key))
         status = request_status(seen, key, request_id)
         if status is None:
             raise Refused(error_body("NOT_FOUND", f"no request {request_id} is known on {key}"))
@@ -239,8 +247,9 @@ class Client:
         """Who holds a resource, who waits for it and why, and who touched it last, as of the lane's last commit."""
         key = commands.checked_key(resource)
         with translated():
-            seen = await read_state(self._journal, self._partition_of(key))
-        return ownership(seen, key, owner_in(seen, key), commands.wall_ms())
+            layout = await self._pinned_now()
+            seen = await read_state(self._journal, layout.partition_of(key))
+        return ownership(seen, key, layout.owner_of(key), commands.wall_ms())
 
     def events(self, resource: str | None = None, after: Position | None = None) -> EventStream:
         """What routers decide, as it happens: of one resource, or of all.
@@ -249,11 +258,15 @@ class Client:
         that is kept. Iterate over it, and keep its `position` to go on later.
         """
         key = None if resource is None else commands.checked_key(resource)
-        lanes = range(self._partitions) if key is None else [self._partition_of(key)]
-        return EventStream(self._journal, lanes, key, after)
+        return EventStream(self._journal, self._layout, key, after)
 
-    def _partition_of(self, key: str) -> int:
-        return partition_of(key.encode(), self._partitions)
+    async def _pinned_now(self) -> Layout:
+        """Where resources lie, read again where the metadata was written since. An answer from where a resource lay
+        before would be a wrong one."""
+        end = await pinned_end(self._journal)
+        if end != self._pinned_end:
+            self._layout, self._pinned_end = Layout(await read_metadata(self._journal)), end
+        return self._layout
 
     async def _publish(
         self,

@@ -19,8 +19,8 @@ import msgspec
 from msgspec.structs import replace
 
 from keylane.errors import Refused, error_body
-from keylane.journal.partitioner import partition_of
 from keylane.journal.port import Record
+from keylane.layout import Layout
 from keylane.schemas import codec, topics
 from keylane.schemas.keys import BadKey, canonical_key
 from keylane.schemas.requests import Cancellation, ResourceChange, WorkRequest
@@ -78,10 +78,10 @@ def deadline_ms(deadline_s: float | None) -> int | None:
 
 
 def record_of(
-    command: WorkRequest | Cancellation | ResourceChange, partitions: int, source: str, traceparent: str | None
+    command: WorkRequest | Cancellation | ResourceChange, layout: Layout, source: str, traceparent: str | None
 ) -> Record:
-    """The record that carries `command` to its lane. Raises `Refused` (`TOO_LARGE`)."""
-    key = command.resource.encode()
+    """The record that carries `command` to its lane, under its owning key. Raises `Refused`: `TOO_LARGE`, `BAD_KEY`."""
+    key = layout.owner_of(command.resource).encode()
     value = codec.encode(command)
     headers = codec.headers(
         command,
@@ -95,7 +95,7 @@ def record_of(
         raise Refused(
             error_body("TOO_LARGE", f"a request of {size} bytes is over the {topics.REQUEST_BYTES_MAX} allowed")
         )
-    return Record(topics.REQUESTS, partition_of(key, partitions), key, value, headers)
+    return Record(topics.REQUESTS, layout.partition_of(command.resource), key, value, headers)
 
 
 @lru_cache(maxsize=64)

@@ -13,6 +13,7 @@ from keylane.commands import record_of, source_of, with_canonical_key
 from keylane.errors import Refused, error_body
 from keylane.journal.errors import PositionLost
 from keylane.journal.port import Journal, Place, Stored
+from keylane.layout import Layout
 from keylane.schemas import topics
 from keylane.schemas.codec import Undecodable, decode_dead_letter, decode_request, excerpt, traceparent_of
 from keylane.schemas.deadletters import DeadLetter
@@ -126,7 +127,7 @@ async def shown(journal: Journal, where: Where) -> LetterShown:
     )
 
 
-async def replay(journal: Journal, where: Where, partitions: int, *, salt: str, actor: str, dry_run: bool) -> Replayed:
+async def replay(journal: Journal, where: Where, layout: Layout, *, salt: str, actor: str, dry_run: bool) -> Replayed:
     """Publish the request at a place under an id made of the place: replayed twice it is one request, unless `salt`
     differs.
 
@@ -145,7 +146,7 @@ async def replay(journal: Journal, where: Where, partitions: int, *, salt: str, 
     id = "-".join(["replay", where.topic, str(where.partition), str(where.offset), *([salt] if salt else [])])
     again = with_canonical_key(replace(request, id=id))
     if not dry_run:
-        record = record_of(again, partitions, source_of(actor), traceparent_of(stored.headers))
+        record = record_of(again, layout, source_of(actor), traceparent_of(stored.headers))
         await journal.append([record])
     return Replayed(where=str(where), request_id=id, resource=again.resource, action=again.action, dry_run=dry_run)
 

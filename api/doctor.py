@@ -47,8 +47,8 @@ async def pinned(journal: Journal) -> Metadata | Undecodable | JournalError | No
     return decode_metadata(values[-1]) if values else None
 
 
-def metadata_finding(found: Metadata | Undecodable | JournalError | None, partitions: int | None) -> Finding:
-    """What is pinned, against the `partitions` of this configuration (None: a role that has none)."""
+def metadata_finding(found: Metadata | Undecodable | JournalError | None, ours: Metadata | None) -> Finding:
+    """What is pinned, against what this configuration would pin (None: a role that has none)."""
     match found:
         case None:
             return Finding("metadata", "warn", "nothing is pinned: no router has set up this journal", NOT_SET_UP)
@@ -58,12 +58,14 @@ def metadata_finding(found: Metadata | Undecodable | JournalError | None, partit
             return Finding("metadata", "fault", f"it cannot be read: {reason}", "use the keylane that wrote it")
     said = f"pinned to {found.partitions} partitions, {found.hash}, {len(found.scopes)} scope rules"
     if found.changing:
-        advice = "finish the change that was begun; until then no router starts and lanes halt"
+        advice = "if no keylane config apply is under way, one was cut off: run it again; until then lanes wait"
         return Finding("metadata", "fault", f"{said}; being changed", advice)
-    ours = Metadata(partitions=found.partitions if partitions is None else partitions, token_floor=found.token_floor)
-    if found != ours:
+    if ours is not None and (found.partitions, found.hash, found.scopes) != (ours.partitions, ours.hash, ours.scopes):
         advice = f"set partitions = {found.partitions}, or use another journal: routers refuse to start so"
-        said += f"; this configuration has {ours.partitions}, {ours.hash}, {len(ours.scopes)}"
+        if found.scopes != ours.scopes:
+            advice = "set the same, or have keylane config apply change scope rules: routers refuse to start so"
+        other = ", other ones" if found.scopes != ours.scopes and len(found.scopes) == len(ours.scopes) else ""
+        said += f"; this configuration has {ours.partitions}, {ours.hash}, {len(ours.scopes)}{other}"
         return Finding("metadata", "fault", said, advice)
     return Finding("metadata", "ok", said)
 

@@ -14,8 +14,8 @@ import anyio
 from anyio.abc import TaskStatus
 from msgspec.structs import asdict
 
-from keylane.cli_answers import TopicStep
-from keylane.errors import ConfigError, translated
+from keylane.cli_answers import RulesApplied, TopicStep
+from keylane.errors import ConfigError, LiveWork, translated
 from keylane.journal.connect import connect, resolve_url
 from keylane.journal.port import Journal, TopicSpec
 from keylane.telemetry.address import BadAddress
@@ -48,9 +48,6 @@ def load(file: Path | None, environ: Mapping[str, str], flags: Mapping[str, obje
         config = load_config(file, environ, flags)
     except BadConfig as error:
         raise ConfigError(str(error)) from error
-    if config.scopes:
-        # Routers have the rules, but a client would still look for its answer where the requested key lies.
-        raise ConfigError("scopes: clients of this version do not follow scope rules yet; leave them out")
     with translated():
         return Service(resolve_url(config.url, environ), config)
 
@@ -93,6 +90,23 @@ async def topics_applied(
         await apply(journal, service.config, steps, lambda step: taken(TopicStep(**step._asdict())))
     except BadConfig as error:
         raise ConfigError(str(error)) from error
+
+
+async def rules_applied(journal: Journal, service: Service, looked: Callable[[int], None]) -> RulesApplied:
+    """Let the scope rules of the configuration hold; `looked` is told how many more lanes were looked at.
+
+    Raises `LiveWork`, `ConfigError`, `journal.JournalError`.
+    """
+    from keylane.router import rescope
+    from keylane.router.config import BadConfig
+
+    try:
+        done = await rescope.rescope(journal, service.config, looked)
+    except BadConfig as error:
+        raise ConfigError(str(error)) from error
+    except rescope.LiveWork as error:
+        raise LiveWork(str(error)) from error
+    return RulesApplied(before=done.before, rules=done.after, changed=done.changed)
 
 
 def topics_of_nothing(service: Service) -> list[TopicStep]:

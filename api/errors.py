@@ -1,4 +1,4 @@
-"""What can go wrong, as callers of keylane see it: four kinds of error and the one envelope around them.
+"""What can go wrong, as callers of keylane see it: five kinds of error and the one envelope around them.
 
 Adapters' and layers' own exceptions are mapped to these at the edge of the face (`translated`); nothing else
 lives here. Exit codes are the command line's.
@@ -20,6 +20,7 @@ __all__ = [
     "ConfigError",
     "ErrorBody",
     "KeylaneError",
+    "LiveWork",
     "LockHeld",
     "Refused",
     "RunFailed",
@@ -96,6 +97,14 @@ class ConfigError(KeylaneError):
 
     def __init__(self, message: str) -> None:
         super().__init__(ErrorBody(code="CONFIG", message=message, suggestion="Correct it as the message says."))
+
+
+class LiveWork(KeylaneError):
+    """What would be changed is in use. Nothing was changed; the message says what is not at rest."""
+
+    def __init__(self, message: str) -> None:
+        said = "Wait until all of it has ended and try again; limits end with their until action."
+        super().__init__(ErrorBody(code="LIVE_WORK", message=message, suggestion=said))
 
 
 def refusal(body: ErrorBody) -> Refused:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
 from types import TracebackType
 from typing import Self
 
@@ -11,6 +10,7 @@ import anyio
 
 from keylane.errors import translated
 from keylane.journal.port import Journal, Place, Reader, Stored
+from keylane.layout import Layout
 from keylane.outcome import Position
 from keylane.schemas import topics
 from keylane.schemas.codec import Undecodable, decode_event
@@ -27,11 +27,10 @@ class EventStream:
     `aclose`. Raises `Unavailable`, also when its position lies before the oldest event that is kept.
     """
 
-    def __init__(
-        self, journal: Journal, partitions: Iterable[int], resource: str | None, after: Position | None
-    ) -> None:
+    def __init__(self, journal: Journal, layout: Layout, resource: str | None, after: Position | None) -> None:
         self._journal = journal
-        self._places = [Place(topics.EVENTS, partition) for partition in partitions]
+        self._layout = layout
+        self._places = [Place(topics.EVENTS, partition) for partition in layout.chosen(resource)]
         self._resource = resource
         self._offsets = None if after is None else dict(after.offsets)
         self._reader: Reader | None = None
@@ -65,7 +64,7 @@ class EventStream:
                 stored = self._read.popleft()
                 self._offsets[stored.partition] = stored.offset + 1
                 event = decode_event(stored.value)
-                if not isinstance(event, Undecodable) and self._wanted(event):
+                if not isinstance(event, Undecodable) and self._layout.concerns(event, self._resource):
                     return event
             with translated():
                 self._read += await reader.poll(POLL_RECORDS, POLL_TIMEOUT_S)
@@ -87,8 +86,3 @@ class EventStream:
                     {place: self._offsets.get(place.partition) for place in self._places}
                 )
         return self._reader
-
-    def _wanted(self, event: AnyEvent) -> bool:
-        if self._resource is None:
-            return True
-        return self._resource in (getattr(event, "resource", None), getattr(event, "owner", None))

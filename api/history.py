@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from typing import Any
 
 import msgspec
 
 from keylane.journal.port import Journal, Place, Reader, Stored
+from keylane.layout import Layout
 from keylane.schemas import topics
 from keylane.schemas.codec import Undecodable, decode_event
 from keylane.schemas.events import AnyEvent
@@ -32,15 +32,17 @@ async def ends_of(journal: Journal, partitions: Sequence[int]) -> dict[Place, in
     return await journal.end_positions([Place(topics.EVENTS, number) for number in partitions])
 
 
-async def past(journal: Journal, ends: Mapping[Place, int], key: str | None) -> AsyncGenerator[EventShown, None]:
-    """Everything that is kept before `ends`, over the partitions by wall time; within one in the order of the log."""
+async def past(
+    journal: Journal, layout: Layout, ends: Mapping[Place, int], key: str | None
+) -> AsyncGenerator[EventShown, None]:
+    """All about `key` that is kept before `ends`, over partitions by wall time; within one in the order of the log."""
     cursors = [_Cursor(await journal.reader({place: None}), place, end) for place, end in ends.items()]
     try:
         live = [cursor for cursor in cursors if await cursor.fill()]
         while live:
             first = min(live, key=_Cursor.time)
             shown = first.pop()
-            if _concerns(shown, key):
+            if layout.concerns(shown.event, key):
                 yield shown
             if not await first.fill():
                 live.remove(first)
@@ -49,14 +51,16 @@ async def past(journal: Journal, ends: Mapping[Place, int], key: str | None) -> 
             await cursor.reader.close()
 
 
-async def coming(journal: Journal, ends: Mapping[Place, int], key: str | None) -> AsyncGenerator[EventShown, None]:
-    """What comes after `ends`, without end."""
+async def coming(
+    journal: Journal, layout: Layout, ends: Mapping[Place, int], key: str | None
+) -> AsyncGenerator[EventShown, None]:
+    """What comes about `key` after `ends`, without end."""
     reader = await journal.reader(dict(ends))
     try:
         while True:
             for stored in await reader.poll(BATCH, POLL_S):
                 shown = _shown(stored)
-                if _concerns(shown, key):
+                if layout.concerns(shown.event, key):
                     yield shown
     finally:
         await reader.close()
@@ -97,8 +101,3 @@ def _shown(stored: Stored) -> EventShown:
     if isinstance(event, Undecodable):
         return EventShown(partition=stored.partition, offset=stored.offset, unreadable=event.reason)
     return EventShown(partition=stored.partition, offset=stored.offset, event=event)
-
-
-def _concerns(shown: EventShown, key: str | None) -> bool:
-    event: Any = shown.event
-    return key is None or (event is not None and key in (getattr(event, "resource", ""), getattr(event, "owner", "")))

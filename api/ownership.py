@@ -23,11 +23,6 @@ from keylane.views import LaneView, wall
 from keylane.waits import Queue, on_approve, queue_of, requests_of, saved_before, wait_of
 
 
-def owner_in(view: LaneView, resource: str) -> str:
-    """The owning key of `resource`, as far as runs tell it."""
-    return next((run.owner for run in view.runs.values() if run.resource == resource), resource)
-
-
 def ownership(view: LaneView, resource: str, owner: str, wall_ms: int) -> Ownership:
     """Who holds `resource`, a requested or an owning key, who waits, and how the last run ended.
 

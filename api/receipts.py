@@ -16,7 +16,7 @@ from keylane.journal.errors import Unavailable as JournalUnavailable
 from keylane.journal.port import Journal, Place, Reader, Stored
 from keylane.schemas import topics
 from keylane.schemas.codec import Undecodable, decode_event
-from keylane.schemas.events import AnyEvent, Coalesced, DeadLettered, Parked, Queued
+from keylane.schemas.events import AnyEvent, Coalesced, DeadLettered, Parked, Queued, SentOn
 from keylane.ticket import dead_letter_name, names
 from keylane.waiting import Watch
 
@@ -43,6 +43,8 @@ class Receipts:
         self._polling: anyio.CancelScope | None = None
         self.trouble: str | None = None
         """Why events cannot be read at the moment."""
+        self.sent_on = False
+        """A record that is watched was sent on: it was published to where its resource does not lie any more."""
 
     async def follow(self, partition: int) -> None:
         """Follow a lane from its end as it is now, unless it is followed already.
@@ -164,6 +166,7 @@ class Receipts:
         watch.machine.feed(event)
         if watch.machine.settled:
             self.drop(watch)
+            self.sent_on |= isinstance(event, SentOn)
         elif isinstance(event, Queued | Coalesced | Parked):
             self.watch(watch, event.run)  # from now on its run's events are its own
         watch.wake()

@@ -14,6 +14,7 @@ from keylane.cli_answers import (
     Judged,
     Planned,
     ReplayDone,
+    RulesApplied,
     SettingShown,
     TopicStep,
 )
@@ -158,6 +159,14 @@ def _applied_rows(done: Applied) -> Iterator[Row]:
     yield f"{done.taken} done" if done.taken else "nothing to do", "green"
 
 
+def _rules_rows(done: RulesApplied) -> Iterator[Row]:
+    if not done.changed:
+        yield f"nothing to do: these {done.rules} scope rules hold already", "green"
+        return
+    yield f"{done.rules} scope rules hold now, before {done.before}", "green"
+    yield "restart routers with this configuration: those that run halt their lanes, and requests wait", "yellow"
+
+
 LEVEL_STYLES = {"ok": "", "warn": "yellow", "fault": "red"}
 
 
@@ -185,6 +194,7 @@ OPERATING_TEXTS: dict[type[msgspec.Struct], Callable[[Any], Iterator[Row]]] = {
     TopicStep: _step_rows,
     Planned: _planned_rows,
     Applied: _applied_rows,
+    RulesApplied: _rules_rows,
     Check: _check_rows,
     Diagnosed: _diagnosed_rows,
 }

@@ -85,8 +85,18 @@ async def read_metadata(journal: Journal) -> Metadata:
     if isinstance(metadata, Undecodable):
         raise Unavailable(f"the journal's metadata cannot be read: {metadata.reason}; upgrade keylane")
     if metadata.changing:
-        raise Unavailable("the journal's configuration is being changed; try again when that is done")
+        raise Unavailable(
+            "the journal's scope rules are being changed (keylane config apply); try again when that is done"
+        )
     return metadata
+
+
+async def pinned_end(journal: Journal) -> int:
+    """Where the metadata ends: as long as it stays there, what was read of it holds. -1: there is none."""
+    if await journal.partitions(topics.METADATA) is None:
+        return -1
+    place = Place(topics.METADATA, 0)
+    return (await journal.end_positions([place]))[place]
 
 
 async def read_state(journal: Journal, partition: int) -> LaneView:

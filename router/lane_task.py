@@ -6,7 +6,7 @@ Crash-only: there is one way to recover and no rollback. What may not happen her
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import anyio
 
@@ -17,6 +17,7 @@ from keylane.router.core.lane import Lane
 from keylane.router.core.policy import Policy
 from keylane.router.core.records import Halted
 from keylane.router.meter import LaneMeter
+from keylane.router.setup import Changing
 from keylane.router.turn import INPUTS, Culprit, LaneTurns, load
 from keylane.schemas import topics
 
@@ -41,6 +42,7 @@ class LaneTask:
         token_floor: int,
         loaded: Callable[[int], None],
         meter: LaneMeter,
+        agreed: Callable[[], Awaitable[None]],
         clocks: Clocks = REAL,
         owner_of: Callable[[str], str] = str,
     ) -> None:
@@ -60,6 +62,7 @@ class LaneTask:
         self._owner_of = owner_of
         self._token_floor = token_floor
         self._loaded = loaded
+        self._agreed = agreed
         self._clocks = clocks
         self._stopping = False
         self._waiting: anyio.CancelScope | None = None
@@ -97,8 +100,14 @@ class LaneTask:
         session: LaneSession | None = None
         reason: str | None = None
         try:
+            await self._agreed()  # so as not to fence whoever changes the metadata, which claims lanes to do it
             session = await self._journal.claim(self.partition, INPUTS, topics.STATE)
+            await self._agreed()  # whoever changes it from now on claims this lane after it was claimed here
             await self._take_turns(session)
+        except Changing as error:
+            reason, self.trouble = "changing", str(error)
+            log.warning("lane %d waits: %s", self.partition, error, extra={"partition": self.partition})
+            return False
         except Culprit as culprit:
             reason = "culprit"
             return self._blame(culprit)

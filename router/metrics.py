@@ -18,7 +18,7 @@ from keylane.schemas.refusals import Code
 OTHER = "other"
 OUTCOMES = get_args(Status)
 REPORTS = ("Progress", "Completed", "Failed", "Renewal", "Release")
-RELOADS = ("lost", "culprit", "unavailable", "fault")
+RELOADS = ("lost", "culprit", "unavailable", "changing", "fault")
 WAIT_BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 7200, 86400)
 TURN_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
 

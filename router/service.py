@@ -18,7 +18,7 @@ from keylane.router.config import Config
 from keylane.router.lane_task import LaneTask
 from keylane.router.meter import LaneMeter
 from keylane.router.metrics import RouterMetrics
-from keylane.router.setup import prepare
+from keylane.router.setup import check_agreed, prepare
 from keylane.router.turn import INPUTS
 from keylane.schemas import topics
 from keylane.schemas.metadata import Metadata
@@ -199,6 +199,7 @@ class Router:
                 self._metadata.token_floor,
                 self._loaded,
                 LaneMeter(self._metrics, partition, INPUTS),
+                partial(check_agreed, self._journal, self._metadata),
                 self._clocks,
                 self._owner_of,
             )

@@ -1,9 +1,11 @@
-"""What a router needs before its first lane: the topics, and the pinned metadata that everybody must share."""
+"""What a router needs before its first lane: the topics, and the pinned metadata that everybody must share; and
+whether that is still as it was, which each lane asks when it is claimed."""
 
 from __future__ import annotations
 
 from keylane.journal.port import Journal, Place, Record, TopicSpec
 from keylane.router.config import BadConfig, Config
+from keylane.router.core.records import Halted
 from keylane.schemas import topics
 from keylane.schemas.codec import Undecodable, decode_metadata, encode
 from keylane.schemas.metadata import METADATA_KEY, Metadata
@@ -13,6 +15,13 @@ INPUT_RETENTION_MS = 7 * DAY_MS
 OUTPUT_RETENTION_MS = 7 * DAY_MS
 RECORD_MARGIN_BYTES = 4_096
 """What headers and framing add to a value."""
+BEING_CHANGED = (
+    "the scope rules are being changed: wait until keylane config apply has ended; if it was cut off, run it again"
+)
+
+
+class Changing(Exception):
+    """The metadata is marked as changing. Nothing may be decided until it is not; the message says what to do."""
 
 
 def topic_specs(partitions: int, pools: tuple[str, ...]) -> list[TopicSpec]:
@@ -71,14 +80,43 @@ async def pin(journal: Journal, config: Config) -> Metadata:
 def check_pinned(pinned: Metadata, config: Config) -> None:
     """Raises `BadConfig` where this configuration would order differently from what is pinned."""
     wanted = Metadata(partitions=config.partitions, scopes=config.scopes, token_floor=pinned.token_floor)
+    if pinned.changing:
+        raise BadConfig(f"{_pinned_to(pinned)}, changing: {BEING_CHANGED}")
     if pinned != wanted:
         same = len(pinned.scopes) == len(wanted.scopes) and pinned.scopes != wanted.scopes
         other = ", which are other ones" if same else ""
         raise BadConfig(
-            f"this journal is pinned to {pinned.partitions} partitions, hash {pinned.hash}, "
-            f"{len(pinned.scopes)} scope rules{', changing' if pinned.changing else ''}; this router has "
+            f"{_pinned_to(pinned)}; this router has "
             f"{wanted.partitions}, {wanted.hash} and {len(wanted.scopes)}{other}: set the same or use another journal"
+            f"{'' if pinned.scopes == wanted.scopes else '; keylane config apply changes scope rules'}"
         )
+
+
+def _pinned_to(pinned: Metadata) -> str:
+    rules = f"{len(pinned.scopes)} scope rules"
+    return f"this journal is pinned to {pinned.partitions} partitions, hash {pinned.hash}, {rules}"
+
+
+async def check_agreed(journal: Journal, metadata: Metadata) -> None:
+    """Whether what is pinned is what this router began with.
+
+    Raises `Changing` while it is being changed, `Halted` where it is another: only a router that begins anew can
+    follow that.
+    """
+    try:
+        pinned = await read_metadata(journal)
+    except BadConfig as error:
+        raise Halted(str(error)) from error
+    if pinned == metadata:
+        return
+    if pinned is None:
+        raise Halted("the metadata is gone: the store was set back, or the topic emptied")
+    if pinned.changing:
+        raise Changing(BEING_CHANGED)
+    raise Halted(
+        f"{_pinned_to(pinned)}, which are other ones than this router began with: restart it with the configuration "
+        "that keylane config apply was given"
+    )
 
 
 async def read_metadata(journal: Journal) -> Metadata | None:

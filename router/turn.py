@@ -16,7 +16,7 @@ from keylane.journal.errors import JournalError, TooLarge
 from keylane.journal.port import Headers, LaneSession, Record, Stored
 from keylane.router.clock import LaneClock, wall_us
 from keylane.router.core.lane import Lane
-from keylane.router.core.records import Arrived, Forward, Halted, Now, Output
+from keylane.router.core.records import Arrived, Forward, Gone, Halted, Now, Output
 from keylane.router.core.retention import forgettable
 from keylane.router.core.step import quarantine, quarantine_due, step, step_due
 from keylane.router.decisions import log_decisions
@@ -82,8 +82,17 @@ def load(lane: Lane, stored: list[Stored], token_floor: int, wall_us: Callable[[
     lane.changed.clear()
     lane.stirred.clear()
     lane.freed.clear()
+    if lane.own.token < token_floor:  # the first load since the rules were changed (`rescope` raises the floor)
+        _forget_elsewhere(lane)
     token = max(lane.own.token, token_floor, wall_us())
     lane.put(replace(lane.own, claim=lane.own.claim + 1, token=token))
+
+
+def _forget_elsewhere(lane: Lane) -> None:
+    """What is known of resources that other lanes decide on now. Kept, it would be believed again should they return,
+    however much was done to them in between."""
+    for key in [key for key in lane.resources if lane.place(lane.owner_of(key)) != lane.partition]:
+        lane.put(Gone(b"resource/" + key.encode()))
 
 
 def kept(record: StateRecord, names: dict[str, str]) -> StateRecord:

@@ -51,7 +51,7 @@ def lane(
 def test_what_is_pinned_is_held_against_the_configuration(
     found: Metadata | None, partitions: int | None, level: str, says: str
 ) -> None:
-    finding = looks.metadata_finding(found, partitions)
+    finding = looks.metadata_finding(found, None if partitions is None else Metadata(partitions=partitions))
     assert finding.level == level and says in finding.said and bool(finding.advice) == (level != "ok")
 
 

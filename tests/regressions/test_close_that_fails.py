@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import anyio
 import pytest
 from msgspec import Raw
-from router.turning import lane_meter
+from router.turning import agreed, lane_meter
 
 from keylane.journal.memory import MemoryJournal, MemoryLog, MemorySession
 from keylane.journal.port import Place, Record
@@ -37,7 +37,7 @@ async def test_a_session_that_fails_to_close_is_followed_by_the_next() -> None:
     journal = Journal(MemoryLog())
     await journal.create_topics(topic_specs(1, ("default",)))
     membership = await journal.join("routers", topics.REQUESTS)
-    lane = LaneTask(0, journal, membership, Policy(), lambda owner: 0, 0, lambda partition: None, lane_meter())
+    lane = LaneTask(0, journal, membership, Policy(), lambda owner: 0, 0, lambda partition: None, lane_meter(), agreed)
     journal.log.break_next_commit(written=False)
     request = WorkRequest(id="r1", resource="deploy://api", action="restart", payload=Raw(b"null"))
     await journal.append([Record(topics.REQUESTS, 0, b"k", encode(request))])

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import anyio
 import pytest
 from msgspec import Raw
-from router.turning import lane_meter
+from router.turning import agreed, lane_meter
 
 from keylane.journal import _kafka_vendor as vendor
 from keylane.journal.memory import MemoryJournal, MemoryLog
@@ -57,7 +57,7 @@ async def test_a_record_that_cannot_even_be_looked_at_is_set_aside(monkeypatch: 
     await journal.create_topics(topic_specs(1, ("default",)))
     await journal.append([work("r1"), work("bad"), work("r2")])
     membership = await journal.join("routers", topics.REQUESTS)
-    lane = LaneTask(0, journal, membership, Policy(), lambda owner: 0, 0, lambda partition: None, lane_meter())
+    lane = LaneTask(0, journal, membership, Policy(), lambda owner: 0, 0, lambda partition: None, lane_meter(), agreed)
     reader = await journal.reader({Place(topics.EVENTS, 0): None})
     found: list[Any] = []
     with anyio.fail_after(20):

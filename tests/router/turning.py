@@ -161,6 +161,10 @@ def lane_meter(partition: int = 0) -> LaneMeter:
     return LaneMeter(RouterMetrics(CollectorRegistry(), Policy(), 1), partition, INPUTS)
 
 
+async def agreed() -> None:
+    """The metadata is as it was."""
+
+
 @asynccontextmanager
 async def running(
     journal: MemoryJournal, policy: Policy | None = None, partition: int = 0, membership: Membership | None = None
@@ -177,6 +181,7 @@ async def running(
         0,
         lambda _: loaded.set(),
         lane_meter(partition),
+        agreed,
     )
     with anyio.fail_after(DEADLINE_S):
         async with anyio.create_task_group() as group:
