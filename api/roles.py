@@ -37,6 +37,8 @@ def needs(role: Role, *, partitions: int, pools: Sequence[str], group: str, miss
             found += [*_topics("read", *_all(items)), *_topics("write", topics.REQUESTS, topics.METADATA)]
             found += [*_topics("settings", *_all(items)), *_topics("alter", *_all(items))]
             found += _topics("create", *missing)
+            # To change scope rules every lane is claimed.
+            found += [Need("lane", str(partition), "write") for partition in range(partitions)]
     return found
 
 

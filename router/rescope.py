@@ -110,9 +110,12 @@ async def _changed(journal: Journal, config: Config, looked: Callable[[int], Non
         except BaseException as error:
             await _restore(first, at_rest, error)
             raise
-        # Tokens of a key go on rising in its new lane. Lanes also know by it that they have to forget.
-        floor = max([pinned.token_floor, *(lane.token + 1 for lane in found)])
-        await _write(first, replace(at_rest, scopes=config.scopes, token_floor=floor))
+        after = at_rest
+        if config.scopes != pinned.scopes:  # else a change that was cut off is undone
+            # Tokens of a key go on rising in its new lane. Lanes also know by it that they have to forget.
+            floor = max([pinned.token_floor, *(lane.token + 1 for lane in found)])
+            after = replace(at_rest, scopes=config.scopes, token_floor=floor)
+        await _write(first, after)
     finally:
         with anyio.CancelScope(shield=True):
             await first.close()

@@ -11,6 +11,9 @@ from security.secured import USERS, Secured
 from keylane.journal import AccessDenied, Journal, Record, connect
 from keylane.router.turn import INPUTS
 from keylane.schemas import topics
+from keylane.schemas.codec import encode
+from keylane.schemas.metadata import METADATA_KEY
+from keylane.views import read_metadata
 
 pytestmark = [pytest.mark.anyio, pytest.mark.kafka]
 
@@ -78,11 +81,33 @@ async def test_forgeries_are_refused_and_say_what_is_not_allowed(rightful: Secur
             await journal.append([Record(topic, 0, b"k", b"forged")])
 
 
-@pytest.mark.parametrize("user", ["agent", "worker", "dashboard", "operator"])
-async def test_nobody_but_a_router_takes_a_lane_over_or_joins_the_routers(rightful: Secured, user: str) -> None:
+@pytest.mark.parametrize("user", ["agent", "worker", "dashboard"])
+async def test_nobody_but_routers_and_the_operator_takes_a_lane_over(rightful: Secured, user: str) -> None:
     async with journal_of(rightful, user) as journal:
         with pytest.raises(AccessDenied, match=r"on transactional id keylane\.lane\.0"):
             await journal.claim(0, INPUTS, topics.STATE)
+
+
+async def test_the_operator_who_may_take_lanes_over_can_still_write_nothing_of_theirs(rightful: Secured) -> None:
+    async with journal_of(rightful, "operator") as journal:
+        for topic in (topics.STATE, topics.EVENTS, topics.items("default")):
+            session = await journal.claim(0, INPUTS, topics.STATE)
+            try:
+                with pytest.raises(AccessDenied, match=rf"on topic keylane\.{topic}\b|no right to that"):
+                    await session.commit([Record(topic, 0, b"k", b"forged")])
+            finally:
+                await session.close()
+        pinned = await read_metadata(journal)
+        session = await journal.claim(0, INPUTS, topics.STATE)
+        try:  # as config apply does
+            await session.commit([Record(topics.METADATA, 0, METADATA_KEY, encode(pinned))])
+        finally:
+            await session.close()
+
+
+@pytest.mark.parametrize("user", ["agent", "worker", "dashboard", "operator"])
+async def test_nobody_but_a_router_joins_the_routers(rightful: Secured, user: str) -> None:
+    async with journal_of(rightful, user) as journal:
         member = await journal.join("routers", topics.REQUESTS)
         with pytest.raises(AccessDenied, match=r"on group keylane\.routers"):
             for _ in range(100):
