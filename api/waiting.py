@@ -111,8 +111,8 @@ class Ticket:
 
     def _moved(self) -> Unavailable:
         return Unavailable(
-            f"request {self.request_id} was sent on to partition {self._watch.machine.moved_to}: the"
-            " journal's layout has changed since this client connected; connect anew and ask for its status"
+            f"request {self.request_id} was sent on to partition {self._watch.machine.moved_to}: scope rules"
+            " were changed since this client read them; ask for its status"
         )
 
 

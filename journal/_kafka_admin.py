@@ -158,18 +158,18 @@ class Admin:
                 return GroupFound(None, None)
         return GroupFound(len(found[5]), operations(found[6]))
 
-    async def may_claim(self, transactional_ids: Sequence[str], group: str) -> dict[str, bool]:
+    async def may_claim(self, transactional_ids: Sequence[str]) -> dict[str, bool]:
         """Whether transactions may be begun under these ids.
 
-        No request tells. So each is asked to add `group` to a transaction of a producer that cannot exist: a broker
-        looks at the right first, and at the producer next, and so refuses in either case and changes nothing.
+        No request tells. So each is asked to add a group to a transaction of a producer that cannot exist: a broker
+        looks at the right first, and at group and producer next, and so refuses in any case and changes nothing.
         """
         told = {}
         async with self._connected() as client:
             for name in transactional_ids:
                 try:
                     node = await client._client.coordinator_lookup(CoordinationType.TRANSACTION, name)
-                    request = AddOffsetsToTxnRequest(name, NO_PRODUCER, 0, group)
+                    request = AddOffsetsToTxnRequest(name, NO_PRODUCER, 0, name)
                     answer = await client._send_request_to_node(node, request)
                     refusal = for_code(answer.error_code)
                 except TransactionalIdAuthorizationFailed:

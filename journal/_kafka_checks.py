@@ -178,7 +178,7 @@ async def rights(admin: Admin, names: Names, needs: Sequence[Need]) -> list[Find
         unasked = "; transactional ids were not asked about, since no transaction was ever made here"
     elif lanes:
         with vendor.asking("asking for rights on transactional ids", timeout_s=30.0):
-            told = await admin.may_claim(lanes, groups[0])
+            told = await admin.may_claim(lanes)
         if refused := [name for name in lanes if not told[name]]:
             said = f"may not write: {', '.join(refused)}"
             advice = f"grant Write and Describe on transactional ids that begin with {names.full('lane.')}"

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import anyio
+import msgspec
 import pytest
 
 from keylane import (
@@ -26,8 +27,10 @@ from keylane.embedded import load, run_router
 from keylane.journal import errors as journal_errors
 from keylane.journal.memory import MemoryMembership
 from keylane.journal.port import Assignment
+from keylane.layout import Layout
 from keylane.schemas.events import Ended, Granted, WorkerOpened
-from keylane.testing import local
+from keylane.schemas.metadata import Metadata, ScopeRule
+from keylane.testing import CONFIG, local
 
 pytestmark = pytest.mark.anyio
 
@@ -259,11 +262,22 @@ async def test_a_configuration_that_cannot_be_used_is_told() -> None:
             pass
 
 
-async def test_scope_rules_are_refused_until_clients_follow_them() -> None:
+async def test_a_client_that_was_there_before_a_change_finds_what_was_sent_on() -> None:
+    """Its first request after the change is sent on, which it is told; then it goes by the new rules by itself."""
     rule = 'match = "k8s://{c}/pods/{app}/{pod}"\nowner = "k8s://{c}/deployments/{app}"'
-    with pytest.raises(ConfigError, match="clients of this version do not follow scope rules yet"):
-        async with local(f"[[scopes]]\n{rule}\n"):
-            pass
+    config = CONFIG + f"[[scopes]]\n{rule}\n"
+    layout = Layout(Metadata(partitions=4, scopes=(ScopeRule(**msgspec.toml.decode(rule)),)))
+    keys = (f"k8s://prod/pods/cart/{number}" for number in range(100))
+    pod = next(key for key in keys if Layout(Metadata(partitions=4)).partition_of(key) != layout.partition_of(key))
+    with anyio.fail_after(DEADLINE_S):
+        async with local(config) as url, Client(url) as client:
+            client._layout, client._pinned_end = Layout(Metadata(partitions=4)), 0  # as it was before
+            first = await client.submit(pod, "restart", request_id="first")
+            with pytest.raises(Unavailable, match="sent on"):
+                await first.accepted()
+            second = await client.submit(pod, "restart", {"n": 2}, request_id="second")
+            assert (await second.accepted()).state == "waiting"
+            assert [each.run for each in (await client.who(pod)).waiting] == ["first", "second"]
 
 
 async def test_an_error_in_the_body_comes_out_as_it_is() -> None:
