@@ -97,7 +97,7 @@ async def test_a_router_with_another_number_of_partitions_ends_and_the_fleet_goe
 async def test_a_router_that_would_place_keys_otherwise_creates_nothing(
     journal_url: str, tmp_path: Path, pinned: Metadata, says: tuple[str, str]
 ) -> None:
-    """No command pins another hash or a scope rule yet: the record is written as a later keylane would."""
+    """No command pins another hash: the record is written as a later keylane would."""
     journal = await connect(journal_url)
     try:
         await journal.create_topics([TopicSpec(topics.METADATA, 1, compacted=True)])
