@@ -22,7 +22,7 @@ from keylane.schemas import topics
 from keylane.schemas.codec import Undecodable, decode_state, encode
 from keylane.schemas.keys import BadKey
 from keylane.schemas.metadata import METADATA_KEY, Metadata
-from keylane.schemas.scopes import Scopes
+from keylane.schemas.scopes import BadScope, Scopes
 from keylane.schemas.state import CountedGrant, KeptCancellation, LaneRecord, Run
 
 TRIES = 5
@@ -91,6 +91,10 @@ async def _pinned(journal: Journal, config: Config) -> Metadata:
             f"this journal is pinned to {pinned.partitions} partitions, hash {pinned.hash}; this configuration has "
             f"{wanted.partitions}, {wanted.hash}: set the same. Scope rules can be changed, and nothing else"
         )
+    try:
+        Scopes(pinned.scopes)
+    except BadScope as error:
+        raise BadConfig(f"the pinned rules cannot be followed: {error}. Use the keylane that wrote them") from None
     return pinned
 
 

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from keylane import cli
-from keylane.cli_answers import Applied, Check, Diagnosed, Planned, TopicStep
+from keylane.cli_answers import Applied, Check, Diagnosed, Planned, RulesApplied, TopicStep
 from keylane.cli_exits import exit_of_answer
 from keylane.render import Renderer
 
@@ -22,6 +22,8 @@ ANSWERS = [
     Planned(pending=0, blocked=0, kept=0, extra=0),
     Planned(pending=1, blocked=1, kept=0, extra=0),
     Applied(taken=1),
+    RulesApplied(before=0, rules=1, changed=True),
+    RulesApplied(before=1, rules=1, changed=False),
     Diagnosed(ok=1, warnings=1, faults=1, unreachable=False),
 ]
 

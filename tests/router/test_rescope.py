@@ -25,7 +25,7 @@ from keylane.router.setup import BEING_CHANGED, prepare, read_metadata
 from keylane.router.turn import load
 from keylane.schemas import topics
 from keylane.schemas.codec import encode
-from keylane.schemas.metadata import Metadata, ScopeRule
+from keylane.schemas.metadata import METADATA_KEY, Metadata, ScopeRule
 from keylane.schemas.scopes import Scopes
 from keylane.schemas.state import (
     CountedGrant,
@@ -179,6 +179,14 @@ async def test_nothing_but_rules_is_changed(journal: MemoryJournal, other: Confi
 async def test_where_nothing_is_pinned_it_says_who_pins() -> None:
     with pytest.raises(BadConfig, match="nothing is pinned yet"):
         await rescope(MemoryJournal(MemoryLog()), config(RULES), unseen)
+
+
+async def test_rules_that_cannot_be_followed_are_left_to_the_keylane_that_wrote_them(journal: MemoryJournal) -> None:
+    strange = Metadata(partitions=PARTITIONS, scopes=(ScopeRule(match="k8s://*/pods/{", owner="k8s://x"),))
+    await journal.append([Record(topics.METADATA, 0, METADATA_KEY, encode(strange))])
+    with pytest.raises(BadConfig, match="the keylane that wrote them"):
+        await rescope(journal, config(RULES), unseen)
+    assert (await metadata_of(journal), journal.log.epochs) == (strange, {})
 
 
 async def test_rules_that_hold_already_take_no_lane(journal: MemoryJournal) -> None:
