@@ -10,7 +10,7 @@ from msgspec import Raw
 
 from keylane.journal.port import Stored
 from keylane.outcome import Ownership, Wait
-from keylane.ownership import owner_in, ownership
+from keylane.ownership import ownership
 from keylane.render import text_of
 from keylane.request_status import request_status
 from keylane.router.core.policy import ActionPolicy
@@ -33,7 +33,7 @@ def seen(bench: Bench) -> LaneView:
 
 def who(bench: Bench, resource: str = API, later_ms: int = 0) -> Ownership:
     view = seen(bench)
-    return ownership(view, resource, owner_in(view, resource), BEGIN_MS + bench.clock_ms + later_ms)
+    return ownership(view, resource, bench.lane.owner_of(resource), BEGIN_MS + bench.clock_ms + later_ms)
 
 
 def at(lane_ms: int) -> str:
