@@ -257,6 +257,7 @@ UNCOUNTED = {
     said.Decided,
     said.ApprovalVoided,
     said.Changed,
+    said.Resolved,
     said.SentOn,
     said.WorkerOpened,
     said.WorkerClosed,

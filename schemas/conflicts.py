@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from typing import Literal
 
 from keylane.schemas.base import Schema
@@ -24,6 +26,19 @@ ConflictKind = Literal[
     "inconsistent_state",
 ]
 NextStep = Literal["wait_and_retry", "read_and_resubmit", "resume_from_checkpoint", "ask_a_person", "drop_it"]
+
+VARIABLE = re.compile(r"[^/:]*[0-9][^/:]*")
+"""What differs between resources of one pattern: a path segment with a digit in it."""
+
+
+def pattern_of(resource: str) -> str:
+    """What resources of one kind have in common, as fingerprints take it."""
+    return VARIABLE.sub("*", resource)
+
+
+def actions_of(action: str, parties: Iterable[Party]) -> list[str]:
+    """The actions that clash, as fingerprints take them."""
+    return sorted({party.action for party in parties if party.action} | {action})
 
 
 class ConflictArtifact(Schema, frozen=True, kw_only=True):

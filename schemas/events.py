@@ -333,6 +333,20 @@ class Changed(Event, frozen=True, kw_only=True):
     """The version that was known until then."""
 
 
+class Resolved(Event, frozen=True, kw_only=True):
+    """A person has closed a conflict with a note. Lanes keep no artifacts: that one stands under this id, and was open,
+    is the word of the one who closed it. What comes first of several for one conflict counts.
+
+    `resolution` is the id of the Resolution, `conflict` the artifact.
+    """
+
+    resolution: str
+    conflict: str
+    resource: str
+    by: str
+    note: str
+
+
 class SentOn(Event, frozen=True, kw_only=True):
     """A command that had come to the wrong partition was published again on the right one."""
 
@@ -393,6 +407,7 @@ AnyEvent = (
     | CancellationKept
     | Ended
     | Changed
+    | Resolved
     | SentOn
     | WorkerOpened
     | WorkerClosed

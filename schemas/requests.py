@@ -117,6 +117,22 @@ class Decision(Schema, frozen=True, kw_only=True):
     digest: str | None = None
     note: str = ""
     hops: int = 0
+    conflict: str = ""
+    """The artifact by which the person was asked: a run that is parked anew since is another question. Empty: any."""
 
 
-Request = WorkRequest | LockRequest | Renewal | Release | SessionEnded | Cancellation | ResourceChange | Decision
+class Resolution(Schema, frozen=True, kw_only=True):
+    """A person closes a conflict that no decision settles. On the partition that begins the artifact's id."""
+
+    id: str
+    conflict: str
+    """The artifact's id, `<partition>-<seq>`."""
+    resource: str = ""
+    """As the artifact names it, for readers: it need not be a key."""
+    by: str
+    note: str
+
+
+Request = (
+    WorkRequest | LockRequest | Renewal | Release | SessionEnded | Cancellation | ResourceChange | Decision | Resolution
+)

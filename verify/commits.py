@@ -17,7 +17,9 @@ from .grants import Grants
 from .lane import Handlers, Lane, input_of
 
 INPUTS = (topics.REQUESTS, topics.RESULTS)
-SPEAKING = frozenset(("Cancellation", "Decision", "Renewal", "Release", "Progress", "Failed", ""))
+SPEAKING = frozenset(
+    ("Cancellation", "Decision", "Resolution", "ResourceChange", "Renewal", "Release", "Progress", "Failed", "")
+)
 """Records that always bring about an event, those that cannot be decoded among them; for work, promise 3 asks.
 A completion that comes twice is silent, and heartbeats are."""
 

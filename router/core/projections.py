@@ -6,11 +6,18 @@ Design section 7, promise 11: exactly one artifact for each clash, which is why 
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Callable
 from typing import Any
 
-from keylane.schemas.conflicts import ConflictArtifact, ConflictKind, ConflictRecord, ConflictResolved, NextStep
+from keylane.schemas.conflicts import (
+    ConflictArtifact,
+    ConflictKind,
+    ConflictRecord,
+    ConflictResolved,
+    NextStep,
+    actions_of,
+    pattern_of,
+)
 from keylane.schemas.deadletters import DeadLetter
 from keylane.schemas.events import (
     AnyEvent,
@@ -23,6 +30,7 @@ from keylane.schemas.events import (
     Parked,
     Party,
     Refused,
+    Resolved,
     Withdrawn,
 )
 
@@ -37,8 +45,6 @@ REFUSED_KINDS: dict[str, tuple[ConflictKind, NextStep]] = {
 CLASHING = ("WorkRequest", "Decision")
 """Commands whose refusal can be a clash of intentions."""
 DEADLINE_PASSED = "its deadline passed"
-VARIABLE = re.compile(r"[^/:]*[0-9][^/:]*")
-"""What differs between resources of one pattern: a path segment with a digit in it."""
 
 
 def conflict(event: AnyEvent, id: str) -> ConflictRecord | None:
@@ -115,6 +121,10 @@ def _decided(event: Decided, id: str) -> ConflictResolved:
     return ConflictResolved(id=id, conflict=event.conflict, resource=event.resource, by=event.by, note=event.note)
 
 
+def _resolved(event: Resolved, id: str) -> ConflictResolved:
+    return ConflictResolved(id=id, conflict=event.conflict, resource=event.resource, by=event.by, note=event.note)
+
+
 def _withdrawn(event: Withdrawn, id: str) -> ConflictArtifact | None:
     return _expired(event, id, DEADLINE_PASSED) if event.status == "expired" and not event.repeat else None
 
@@ -142,6 +152,7 @@ ARTIFACTS: dict[type, Callable[[Any, str], ConflictRecord | None]] = {
     Parked: _parked,
     ApprovalVoided: _voided,
     Decided: _decided,
+    Resolved: _resolved,
     Withdrawn: _withdrawn,
     Fenced: _fenced,
     Lost: _lost,
@@ -154,8 +165,8 @@ def _artifact(event: Any, id: str, kind: ConflictKind, next_step: NextStep, **mo
     resource: str = getattr(event, "resource", "")
     action: str = getattr(event, "action", "")
     parties: tuple[Party, ...] = getattr(event, "parties", ())
-    actions = sorted({party.action for party in parties if party.action} | {action})
-    pattern = VARIABLE.sub("*", resource)
+    actions = actions_of(action, parties)
+    pattern = pattern_of(resource)
     since = min((party.at_ms for party in parties if party.at_ms is not None), default=None)
     return ConflictArtifact(
         id=id,

@@ -11,7 +11,15 @@ from msgspec.structs import replace
 from keylane.schemas.base import NULL
 from keylane.schemas.keys import BadKey, canonical_key
 from keylane.schemas.refusals import Code
-from keylane.schemas.requests import Cancellation, Decision, Request, ResourceChange, SessionEnded, WorkRequest
+from keylane.schemas.requests import (
+    Cancellation,
+    Decision,
+    Request,
+    Resolution,
+    ResourceChange,
+    SessionEnded,
+    WorkRequest,
+)
 
 NAME_CHARACTERS_MAX = 128
 ACTOR_CHARACTERS_MAX = 256
@@ -34,6 +42,9 @@ def checked(request: Request, run_bytes_max: int) -> Request:
     """The command with its resource in canonical form. Raises `Misshapen`."""
     _name("id", request.id)
     if isinstance(request, SessionEnded):
+        return request
+    if isinstance(request, Resolution):
+        _resolution(request)
         return request
     try:
         resource = canonical_key(request.resource)
@@ -74,10 +85,17 @@ def _decision(decision: Decision) -> None:
     _name("by", decision.by, ACTOR_CHARACTERS_MAX)
     if decision.version_seen:  # empty: none is known
         _name("version_seen", decision.version_seen, VERSION_CHARACTERS_MAX)
-    if len(decision.digest or "") > NAME_CHARACTERS_MAX:
-        raise Misshapen("BAD_RECORD", f"digest: at most {NAME_CHARACTERS_MAX} characters")
+    if max(len(decision.digest or ""), len(decision.conflict)) > NAME_CHARACTERS_MAX:
+        raise Misshapen("BAD_RECORD", f"digest, conflict: at most {NAME_CHARACTERS_MAX} characters")
     if len(decision.note) > NOTE_CHARACTERS_MAX:
         raise Misshapen("BAD_RECORD", f"note: at most {NOTE_CHARACTERS_MAX} characters")
+
+
+def _resolution(resolution: Resolution) -> None:
+    _name("by", resolution.by, ACTOR_CHARACTERS_MAX)
+    _name("conflict", resolution.conflict)
+    if not resolution.note or len(resolution.note) > NOTE_CHARACTERS_MAX:
+        raise Misshapen("BAD_RECORD", f"note: must be 1 to {NOTE_CHARACTERS_MAX} characters")
 
 
 def _change(change: ResourceChange) -> None:

@@ -19,7 +19,7 @@ from keylane.router.core.lane import Lane
 from keylane.router.core.records import Arrived, Due, Gone, Grounds, Now, WaitChecked
 from keylane.router.core.repeats import Answered, repeat
 from keylane.router.core.retention import counted_due, resource_due, unserved_due
-from keylane.router.core.reviews import decide
+from keylane.router.core.reviews import decide, parked_under, resolve, undecided
 from keylane.router.core.sessions import SESSION_TABLE
 from keylane.router.core.shape import Misshapen, checked, digests
 from keylane.router.core.transitions import (
@@ -51,6 +51,7 @@ from keylane.schemas.requests import (
     Release,
     Renewal,
     Request,
+    Resolution,
     ResourceChange,
     SessionEnded,
     WorkRequest,
@@ -74,12 +75,16 @@ TABLE: dict[type, tuple[Cell, Cell, Cell, Cell, Cell]] = {
     Completed:      (fence,      impossible, impossible, complete,       ignore),
     Release:        (fence,      impossible, impossible, not_yet,        impossible),
     Failed:         (fence,      impossible, impossible, attempt_failed, impossible),
+    Resolution:     (resolve,    impossible, undecided,  impossible,     impossible),
     ResourceChange: (impossible, recheck,    ignore,     tell_holder,    impossible),
     SessionEnded:   (not_yet,    not_yet,    not_yet,    not_yet,        not_yet),
     WaitChecked:    (ignore,     impossible, ignore,     ignore,         ignore),
     Due:            (impossible, ripen,      give_up,    expire,         forget),
 }
 # fmt: on
+
+OF_A_LANE = (SessionEnded, Resolution)
+"""What is published to a partition, not to a resource."""
 
 
 def step(lane: Lane, arrived: Arrived, now: Now) -> None:
@@ -149,7 +154,7 @@ def _command(lane: Lane, arrived: Arrived, request: Request, now: Now) -> None:
     """Rules 1 and 2, the right partition, and the run whose row of the table applies."""
     try:
         request = checked(request, lane.policy.bounds.run_bytes)
-        owner = "" if isinstance(request, SessionEnded) else lane.owner_of(request.resource)
+        owner = "" if isinstance(request, OF_A_LANE) else lane.owner_of(request.resource)
         digest, payload_digest = digests(request)
     except Misshapen as wrong:
         _misshapen(lane, arrived, request.id, wrong, now)
@@ -158,7 +163,7 @@ def _command(lane: Lane, arrived: Arrived, request: Request, now: Now) -> None:
         _misshapen(lane, arrived, request.id, Misshapen("BAD_KEY", f"resource: {error}"), now)
         return
     arrived = replace(arrived, record=request, digest=digest, payload_digest=payload_digest, owner=owner)
-    if not isinstance(request, SessionEnded):
+    if not isinstance(request, OF_A_LANE):
         partition = lane.place(owner)
         if partition != lane.partition:
             send_on(lane, arrived, request, partition, now)
@@ -171,6 +176,9 @@ def _command(lane: Lane, arrived: Arrived, request: Request, now: Now) -> None:
     if isinstance(request, ResourceChange):
         for each in changed(lane, arrived, request, now):
             _meet(lane, each, arrived, now)
+        return
+    if isinstance(request, Resolution):
+        _meet(lane, parked_under(lane, request.conflict), arrived, now)
         return
     named = request.request if isinstance(request, Cancellation | Decision) else ""
     member = lane.member(named)

@@ -23,7 +23,7 @@ from keylane.schemas.codec import Undecodable, decode_state, encode
 from keylane.schemas.conflicts import ConflictArtifact
 from keylane.schemas.events import Event, Verdict
 from keylane.schemas.metadata import ScopeRule
-from keylane.schemas.requests import Cancellation, Decision, Request, ResourceChange, WorkRequest
+from keylane.schemas.requests import Cancellation, Decision, Request, Resolution, ResourceChange, WorkRequest
 from keylane.schemas.results import Completed, Failed, Progress, Result, WorkerHeartbeat, WorkerJoined, WorkerLeft
 from keylane.schemas.scopes import Scopes
 from keylane.schemas.state import Run
@@ -199,6 +199,11 @@ class Bench:
         return self.feed(
             Decision(resource=resource, request=request, verdict=verdict, version_seen=version_seen, **fields)
         )
+
+    def resolve(self, conflict: str, **fields: Any) -> list[Output]:
+        """A person closes a conflict with a note."""
+        fields = {"id": f"resolution-{self.offset}", "by": "ann", "note": "seen to", "resource": API} | fields
+        return self.feed(Resolution(conflict=conflict, **fields))
 
     def join(self, session: str, *actions: str, slots: int = 1, generation: int = 1, **fields: Any) -> list[Output]:
         """Joins and, once it is opened, sends the first heartbeat: nothing is granted before that."""

@@ -5,11 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from core.bench import API, Bench, events, image, kinds, names, of, only, policy
+from core.bench import API, UNSAID, Bench, events, image, kinds, names, of, only, policy
 
 from keylane.router.core.policy import ActionPolicy, Bounds
 from keylane.schemas.conflicts import ConflictArtifact, ConflictResolved
-from keylane.schemas.events import ApprovalVoided, Coalesced, Decided, Ended, Granted, Parked, Refused, Withdrawn
+from keylane.schemas.events import (
+    ApprovalVoided,
+    Coalesced,
+    Decided,
+    Ended,
+    Granted,
+    Parked,
+    Refused,
+    Resolved,
+    Withdrawn,
+)
 from keylane.schemas.items import WorkItem
 from keylane.schemas.requests import Decision
 
@@ -302,3 +312,70 @@ def test_a_loaded_lane_asks_the_same_person_the_same() -> None:
     bench.reload()
     assert events(bench.decide("p")) == ["Decided"]
     assert bench.states() == {"r1": "Held", "p": "Waiting", "p2": "Waiting"}
+
+
+@pytest.mark.requirement("S1.7")
+def test_a_decision_about_an_earlier_asking_is_not_taken_for_the_one_of_now() -> None:
+    """The record of an approval that was voided comes again: nobody has said yes to what is there now."""
+    bench = parked()
+    bench.change("v1")
+    asked = f"{bench.lane.partition}-{bench.run('p').review.order}"  # type: ignore[union-attr]
+    bench.decide("p", id="d", version_seen="v1", conflict=asked)
+    bench.change("v2")
+    before = bench.run("p")
+    refused = only(Refused, bench.decide("p", "reject", id="d", version_seen="v1", conflict=asked))
+    assert (refused.code, bench.run("p")) == ("TOO_LATE", before)
+    again = f"{bench.lane.partition}-{before.review.order}"  # type: ignore[union-attr]
+    assert again in refused.message
+    assert only(Decided, bench.decide("p", version_seen="v2", conflict=again)).conflict == again
+
+
+# -- conflicts that ask for no decision ---------------------------------------------------------------------------
+
+
+@pytest.mark.requirement("S1.9")
+def test_a_person_closes_a_conflict_with_a_note() -> None:
+    bench = serving()
+    bench.request("r1")
+    artifact = only(ConflictArtifact, bench.complete("r1", token=1))
+    before = image(bench.lane) | UNSAID
+    outputs = bench.resolve(artifact.id, id="x", by="ann", note="a worker of before", resource=artifact.resource)
+    assert names(outputs) == ["Resolved", "ConflictResolved"]
+    said, resolved = only(Resolved, outputs), only(ConflictResolved, outputs)
+    assert (said.resolution, said.conflict, said.by, said.note) == ("x", artifact.id, "ann", "a worker of before")
+    assert (resolved.conflict, resolved.resource, resolved.by) == (artifact.id, artifact.resource, "ann")
+    assert image(bench.lane) | UNSAID == before, "it is on the record, and changes nothing"
+
+
+@pytest.mark.parametrize("conflict", ["{other}-1", "{own}-0", "{own}-99", "{own}-01", "{own}-", "{own}-١", "x", "{own}"])
+def test_what_this_lane_cannot_have_published_is_not_found(conflict: str) -> None:
+    bench = parked()
+    own = bench.lane.partition
+    refused = only(Refused, bench.resolve(conflict.format(own=own, other=own + 1)))
+    assert (refused.code, refused.command, refused.actor) == ("NOT_FOUND", "Resolution", "ann")
+
+
+def test_what_waits_for_a_decision_is_closed_by_one() -> None:
+    bench = parked()
+    artifact = of(ConflictArtifact, bench.published)[-1]
+    refused = only(Refused, bench.resolve(artifact.id))
+    assert (refused.code, bench.run("p").state) == ("BAD_RECORD", "Parked")
+    assert "decide" in refused.message
+    bench.cancel("p")
+    assert names(bench.resolve(artifact.id)) == ["Resolved", "ConflictResolved"], "nobody will decide on it any more"
+
+
+@pytest.mark.parametrize("field", ["by", "note", "conflict"])
+def test_a_resolution_says_who_why_and_which(field: str) -> None:
+    bench = parked()
+    fields = {"conflict": f"{bench.lane.partition}-1"} | {field: ""}
+    assert only(Refused, bench.resolve(**fields)).code == "BAD_RECORD"  # type: ignore[arg-type]
+    assert only(Refused, bench.resolve(**fields | {field: "x" * 2_049})).code == "BAD_RECORD"  # type: ignore[arg-type]
+
+
+def test_a_resolution_of_a_resource_that_is_no_key_is_taken() -> None:
+    """A late report may have named anything, and its conflict is to be closed all the same."""
+    bench = parked()
+    long = "no key \x1b" + "x" * 2_000
+    said = only(Resolved, bench.resolve(f"{bench.lane.partition}-1", resource=long))
+    assert said.resource == long[:512]

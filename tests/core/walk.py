@@ -89,13 +89,16 @@ def _later(dice: random.Random, bench: Bench, id: str, resource: str) -> list[Ca
     if bench.lane.runs and dice.random() < 0.7:
         id = dice.choice(sorted(bench.lane.runs))
         resource = bench.lane.runs[id].resource
-    parked = id
+    parked, its = id, resource
     if bench.lane.parked:
         parked = dice.choice(sorted(id for entries in bench.lane.parked.values() for _, id in entries))
         resource = bench.lane.runs[parked].resource
     about: dict[str, Any] = {"resource": resource, "run": id, "token": 1, "secret": "k"}
+    review = None if (run := bench.lane.runs.get(parked)) is None else run.review
+    conflict = f"{bench.lane.partition}-{dice.randrange(bench.lane.own.seq + 2) if review is None else review.order}"
     return [
-        lambda: bench.decide(id, "reject", resource=resource, note="no"),
+        lambda: bench.resolve(conflict),
+        lambda: bench.decide(id, "reject", resource=its, note="no"),
         lambda: bench.decide(parked, version_seen=dice.choice(("", *VERSIONS)), resource=resource),
         lambda: bench.decide(parked, version_seen=dice.choice(("", *VERSIONS)), resource=resource),
         lambda: bench.feed(LockRequest(id="l", resource=resource, session="s", secret="k")),

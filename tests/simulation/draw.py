@@ -16,7 +16,7 @@ Dice = random.Random
 ACTIONS = ("restart", "stop", "drain")
 WORK: tuple[Does, ...] = ("submit",) * 14 + ("submit_twice", "submit_twice", "reuse_id", "cancel", "cancel", "cancel")
 RAW: tuple[Does, ...] = (
-    "request_raw", "request_alias", "request_alias", "request_astray", "garbage", "decide", "lock", "change",
+    "request_raw", "request_alias", "request_alias", "request_astray", "garbage", "decide", "resolve", "lock", "change",
     "end_session", "renew", "release", "false_report", "false_report",
 )  # fmt: skip
 OF_ANOTHER: tuple[Does, ...] = ("cancel", "reuse_id", "decide", "false_report", "renew", "release")

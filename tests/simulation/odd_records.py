@@ -19,6 +19,7 @@ from keylane.schemas.requests import (
     LockRequest,
     Release,
     Renewal,
+    Resolution,
     ResourceChange,
     SessionEnded,
     WorkRequest,
@@ -49,7 +50,7 @@ def odd_record(act: Act, scenario: Scenario) -> tuple[Record, bool]:
         case "false_report":
             topic, record = topics.RESULTS, _report(act, dice)
         case _:
-            record = _command(act)
+            record = _command(act, partition)
     return Record(topic, partition, act.resource.encode(), encode(record)), is_request
 
 
@@ -64,12 +65,14 @@ def _alias(resource: str, dice: random.Random) -> str:
     return dice.choice([resource.upper(), resource + "/", resource.replace("//r", "//%72")])
 
 
-def _command(act: Act) -> Schema:
+def _command(act: Act, partition: int) -> Schema:
     id, key = f"{act.id}-{act.does}", act.resource
     about: dict[str, Any] = {"id": id, "resource": key, "run": act.id, "token": 1, "secret": "s"}
     match act.does:
         case "decide":
             return Decision(id=id, resource=key, request=act.id, verdict="approve", by="ann", version_seen="v1")
+        case "resolve":
+            return Resolution(id=id, conflict=f"{partition}-{act.at_ms % 50}", resource=key, by="ann", note="seen")
         case "lock":
             return LockRequest(id=id, resource=key, session="s", secret="s")
         case "change":

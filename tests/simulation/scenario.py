@@ -15,7 +15,7 @@ from keylane.router.core.policy import Policy
 
 Does = Literal[
     "submit", "submit_twice", "reuse_id", "cancel", "request_raw", "request_alias", "request_astray", "garbage",
-    "decide", "lock", "change", "end_session", "renew", "release", "false_report",
+    "decide", "resolve", "lock", "change", "end_session", "renew", "release", "false_report",
 ]  # fmt: skip
 """What an agent does. Those before `cancel` and itself go through a client; the rest is written as it is."""
 What = Literal["pause", "suspend", "stall", "crash", "stop", "cut", "down", "jump", "hide", "truncate"]
