@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         Touch,
         Wait,
     )
+    from keylane.reviews import IfApproved
     from keylane.sync import SyncChangeTicket, SyncClient, SyncTicket
     from keylane.waiting import Ticket
     from keylane.workers import Done, Fail, Item, LeaseLost, Retry, Worker
@@ -42,6 +43,7 @@ __all__ = [
     "EventStream",
     "Fail",
     "Holding",
+    "IfApproved",
     "Item",
     "Json",
     "KeylaneError",
@@ -93,6 +95,7 @@ _HOMES = {
         "Touch",
         "Wait",
     ),
+    "keylane.reviews": ("IfApproved",),
     "keylane.sync": ("SyncChangeTicket", "SyncClient", "SyncTicket"),
     "keylane.waiting": ("Ticket",),
     "keylane.workers": ("Done", "Fail", "Item", "LeaseLost", "Retry", "Worker"),

@@ -25,6 +25,7 @@ from keylane import (
     cli_doctor,
     cli_ingest,
     cli_operating,
+    cli_people,
     cli_requests,
     cli_services,
     cli_verify,
@@ -77,7 +78,13 @@ def _add_commands(app: App) -> None:
     app.command(cli_requests.request)
     app.command(cli_requests.who)
     app.command(cli_requests.cancel)
+    app.command(cli_people.change)
+    app.command(cli_people.decide)
     app.command(cli_conflicts.conflicts)
+    conflict = App(name="conflict", help="One conflict.")
+    conflict.command(cli_conflicts.show)
+    conflict.command(cli_conflicts.resolve)
+    app.command(conflict)
     config = App(name="config", help="The routers' configuration.")
     config.command(cli_services.config_show, name="show")
     config.command(cli_config.apply)

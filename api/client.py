@@ -1,8 +1,8 @@
 """`Client`: asking for work, and for what became of it.
 
-The shell over `commands` (what is published), `receipts` (what is read back), `waiting` and `ticket` (what that
-means), `views` (what a lane has committed), `ownership` and `request_status` (the folds behind `who` and `status`).
-No rule of its own beyond publishing again.
+The shell over `commands` (what is published), `receipts` (what is read back), `waiting`, `ticket`, `command_answers` and
+`changes` (what that means), `views` (what a lane has committed), `ownership`, `request_status` and `reviews` (the folds
+behind `who`, `status` and `review`). No rule of its own beyond publishing again.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from uuid import uuid4
 import anyio
 
 from keylane import commands
-from keylane.changes import ChangeMachine, ChangeTicket
+from keylane.changes import ChangeTicket
+from keylane.command_answers import CancelAnswer, CancelMachine, Told, ToldMachine, not_told
+from keylane.conflicts import find_conflict, partition_of_id
 from keylane.errors import Refused, RunFailed, Unavailable, error_body, refusal, translated
 from keylane.events import EventStream
 from keylane.journal import errors as journal_errors
@@ -27,8 +29,11 @@ from keylane.outcome import Json, Outcome, Ownership, Position, Status
 from keylane.ownership import ownership
 from keylane.receipts import Receipts
 from keylane.request_status import request_status
-from keylane.schemas.requests import Cancellation, ResourceChange, WorkRequest
-from keylane.ticket import CancelAnswer, CancelMachine, TicketMachine
+from keylane.reviews import IfApproved, parked_run, read_review
+from keylane.schemas.conflicts import ConflictResolved
+from keylane.schemas.events import Changed, Decided, Verdict
+from keylane.schemas.requests import Cancellation, Decision, Resolution, ResourceChange, WorkRequest
+from keylane.ticket import TicketMachine
 from keylane.views import pinned_end, read_metadata, read_state
 from keylane.waiting import ANSWER_S, Ticket, Watch, settled
 
@@ -155,14 +160,14 @@ class Client:
             with translated():
                 await self._pinned_now()
             self._receipts.sent_on = False
-        watches: list[Watch[TicketMachine] | Watch[ChangeMachine]] = []
+        watches: list[Watch[TicketMachine] | Watch[ToldMachine]] = []
         tickets: list[Ticket | ChangeTicket] = []
         for command in asked:
             command = commands.with_canonical_key(command)
             record = commands.record_of(command, self._layout, commands.source_of(self.actor), traceparent)
             records.append(record)
             if isinstance(command, ResourceChange):
-                told = Watch(ChangeMachine(command.id, record.partition))
+                told = Watch(ToldMachine(command.id, record.partition))
                 watches.append(told)
                 tickets.append(ChangeTicket(told))
             else:
@@ -232,6 +237,110 @@ class Client:
         assert watch.machine.answer is not None
         return watch.machine.answer
 
+    async def changed(
+        self,
+        resource: str,
+        version: str,
+        *,
+        by: str,
+        what: str,
+        at: str | None = None,
+        source: str = "",
+        sequence: int | None = None,
+    ) -> Changed:
+        """Tell that `by` changed the resource outside keylane: `version` is current now; empty, nobody knows which.
+
+        Returns what became of it, as it is on the record. `effect` there: `applied` (the holder was told, approvals
+        given before are void), `known` (the lane knew that version), `older` (its `source` had told of a higher
+        `sequence`) or `repeated`. `what` is what was done, `at` when (RFC 3339). Raises `Refused` for what cannot be.
+        """
+        key = commands.checked_key(resource)
+        change = ResourceChange(
+            id=uuid4().hex, resource=key, version=version, by=by, what=what, at=at, source=source, sequence=sequence
+        )
+        with translated():
+            layout = await self._pinned_now()
+        told = await self._told(commands.record_of(change, layout, commands.source_of(self.actor), None), change.id)
+        assert isinstance(told, Changed)
+        return told
+
+    async def review(self, resource: str, request_id: str) -> IfApproved:
+        """What a person is asked about a parked request, and what approving it will do, as of the lane's last commit.
+
+        Raises `Refused` (`NOT_FOUND`) where it waits for no decision.
+        """
+        key = commands.checked_key(resource)
+        with translated():
+            partition = (await self._pinned_now()).partition_of(key)
+            found = await read_review(self._journal, partition, lambda view: parked_run(view, key, request_id))
+        if found is None:
+            raise Refused(error_body("NOT_FOUND", f"no request {request_id} on {key} waits for a decision"))
+        return found
+
+    async def decide(
+        self,
+        resource: str,
+        request_id: str,
+        verdict: Verdict,
+        *,
+        version_seen: str,
+        note: str,
+        by: str | None = None,
+        seen: IfApproved | None = None,
+    ) -> Decided:
+        """Approve or reject a parked request: for everybody who was merged into its run.
+
+        The decision is bound to `version_seen`, the version of the resource that was decided on (empty: none is
+        known), and to payload and asking as in `seen`, which `review` returned; else as they are when this is called.
+        `by`: who decides, else the client's actor. An approved run waits for its turn; a rejected one ends `rejected`.
+
+        Raises `Refused`: `NOT_FOUND`; `TOO_LATE` where it waits for no decision, or is parked anew since;
+        `STALE_VERSION` where version or payload are others now; `VERSION_REQUIRED`. The code is the router's.
+        """
+        key = commands.checked_key(resource)
+        with translated():
+            layout = await self._pinned_now()
+            if seen is None:
+                partition = layout.partition_of(key)
+                seen = await read_review(self._journal, partition, lambda view: parked_run(view, key, request_id))
+        decision = Decision(
+            id=uuid4().hex,
+            resource=key,
+            request=request_id,
+            verdict=verdict,
+            by=by or self.actor,
+            version_seen=version_seen,
+            digest=None if seen is None else seen.digest,
+            note=note,
+            conflict="" if seen is None else seen.conflict_id,
+        )
+        told = await self._told(commands.record_of(decision, layout, commands.source_of(self.actor), None), decision.id)
+        assert isinstance(told, Decided)
+        return told
+
+    async def resolve(self, conflict_id: str, *, note: str, by: str | None = None) -> ConflictResolved:
+        """Close a conflict that no decision settles. One that is settled already is left, and returned, as it is.
+
+        Raises `Refused`: `NOT_FOUND` where it is not on record, `BAD_RECORD` while its run waits for a decision.
+        """
+        with translated():
+            layout = await self._pinned_now()
+            artifact, resolved = await find_conflict(self._journal, layout.partitions, conflict_id)
+        if resolved is not None:
+            return resolved
+        resolution = Resolution(
+            id=uuid4().hex, conflict=conflict_id, resource=artifact.resource, by=by or self.actor, note=note
+        )
+        partition = partition_of_id(conflict_id)
+        # Where the artifact lies, whatever the rules make of its resource now, which need not be a key at all.
+        record = commands.record_at(
+            resolution, partition, artifact.resource, commands.source_of(self.actor), None
+        )
+        told = await self._told(record, resolution.id)
+        return ConflictResolved(
+            id=f"{partition}-{told.seq}", conflict=conflict_id, resource=told.resource, by=resolution.by, note=note
+        )
+
     async def status(self, resource: str, request_id: str) -> Status:
         """How a request stands, as of the lane's last commit. Raises `Refused` (`NOT_FOUND`)."""
         key = commands.checked_key(resource)
@@ -268,10 +377,25 @@ class Client:
             self._layout, self._pinned_end = Layout(await read_metadata(self._journal)), end
         return self._layout
 
+    async def _told(self, record: Record, command_id: str) -> Told:
+        """Publish a person's command and return what it became. Raises `Refused`, `Unavailable`."""
+        watch = Watch(ToldMachine(command_id, record.partition))
+        self._receipts.watch(watch, command_id)
+        try:
+            await self._publish([record], [watch])
+            if not await watch.until(settled, ANSWER_S):
+                raise Unavailable(f"no router answered {command_id} within {ANSWER_S:g} s; it stays on record")
+        finally:
+            self._receipts.drop(watch)
+        if watch.machine.error is not None:
+            raise not_told(watch.machine.error)
+        assert watch.machine.answer is not None
+        return watch.machine.answer
+
     async def _publish(
         self,
         records: Sequence[Record],
-        watches: Sequence[Watch[TicketMachine] | Watch[CancelMachine] | Watch[ChangeMachine]],
+        watches: Sequence[Watch[TicketMachine] | Watch[CancelMachine] | Watch[ToldMachine]],
     ) -> None:
         """Write commands, and again under their ids while it is not known whether they were written."""
         try:

@@ -23,10 +23,12 @@ from keylane.journal.port import Record
 from keylane.layout import Layout
 from keylane.schemas import codec, topics
 from keylane.schemas.keys import BadKey, canonical_key
-from keylane.schemas.requests import Cancellation, ResourceChange, WorkRequest
+from keylane.schemas.requests import Cancellation, Decision, Resolution, ResourceChange, WorkRequest
 from keylane.schemas.times import rfc3339
 
 C = TypeVar("C", bound=WorkRequest | ResourceChange)
+Keyed = WorkRequest | Cancellation | ResourceChange | Decision
+"""Commands that go to the lane of their resource."""
 
 
 def default_actor(environ: Mapping[str, str]) -> str:
@@ -77,11 +79,17 @@ def deadline_ms(deadline_s: float | None) -> int | None:
         raise Refused(error_body("BAD_RECORD", f"deadline: {deadline_s} is no number of seconds")) from error
 
 
-def record_of(
-    command: WorkRequest | Cancellation | ResourceChange, layout: Layout, source: str, traceparent: str | None
-) -> Record:
+def record_of(command: Keyed, layout: Layout, source: str, traceparent: str | None) -> Record:
     """The record that carries `command` to its lane, under its owning key. Raises `Refused`: `TOO_LARGE`, `BAD_KEY`."""
-    key = layout.owner_of(command.resource).encode()
+    owner = layout.owner_of(command.resource)
+    return record_at(command, layout.partition_of(command.resource), owner, source, traceparent)
+
+
+def record_at(
+    command: Keyed | Resolution, partition: int, owner: str, source: str, traceparent: str | None
+) -> Record:
+    """As `record_of`, where lane and owning key are known."""
+    key = owner.encode()
     value = codec.encode(command)
     headers = codec.headers(
         command,
@@ -95,7 +103,7 @@ def record_of(
         raise Refused(
             error_body("TOO_LARGE", f"a request of {size} bytes is over the {topics.REQUEST_BYTES_MAX} allowed")
         )
-    return Record(topics.REQUESTS, layout.partition_of(command.resource), key, value, headers)
+    return Record(topics.REQUESTS, partition, key, value, headers)
 
 
 @lru_cache(maxsize=64)

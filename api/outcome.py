@@ -31,6 +31,8 @@ free slot. A limit, or a step that must come first, makes nothing wait: it refus
 WaitPolicy = Literal["on_conflict", "then", "unserved_after", "quiet", "min_interval", "backoff"]
 """The key of the configuration that makes it wait."""
 Approved = Literal["granted", "waits", "superseded", "no_worker", "refused"]
+ReviewState = Literal["needs_decision", "approved", "approval_voided"]
+"""`approval_voided`: somebody changed the resource after a person had approved; a person is asked again."""
 RequestState = Literal["accepted", "waiting", "parked", "held", "done"]
 
 
@@ -92,6 +94,14 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """No worker handles the action now."""
     wait: Wait | None = None
     """Waiting or parked, where it was asked for and not told by the events of the request: why."""
+    ready_in_ms: int | None = None
+    """Waiting: for that long at least, as of when that was said: between attempts, for others like it."""
+    review: ReviewState | None = None
+    """What a person was asked, and has said; None where nobody was."""
+    decided_by: str | None = None
+    """Who decided."""
+    conflict_id: str | None = None
+    """Parked: the artifact by which a person is asked, where it is known."""
     coalesced: bool = False
     repeated: bool = False
     outcome: Outcome | None = None

@@ -14,10 +14,10 @@ import anyio
 from keylane.journal.errors import PositionLost
 from keylane.journal.errors import Unavailable as JournalUnavailable
 from keylane.journal.port import Journal, Place, Reader, Stored
+from keylane.naming import dead_letter_name, names
 from keylane.schemas import topics
 from keylane.schemas.codec import Undecodable, decode_event
 from keylane.schemas.events import AnyEvent, Coalesced, DeadLettered, Parked, Queued, SentOn
-from keylane.ticket import dead_letter_name, names
 from keylane.waiting import Watch
 
 log = logging.getLogger(__name__)

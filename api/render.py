@@ -81,8 +81,12 @@ def _styled(rows: Iterator[Row] | list[Row], stream: TextIO) -> str:
 def text_of(answer: msgspec.Struct) -> Iterator[Row]:
     """What an answer says in lines. Raises `KeyError` for a type that has no text: a fault, found by its test."""
     kind = type(answer)
-    if kind not in TEXTS:
-        from keylane.render_operating import OPERATING_TEXTS  # with what it needs, only where it is shown
+    if kind not in TEXTS:  # with what they need, only where they are shown
+        from keylane.render_people import PEOPLE_TEXTS
+
+        if kind in PEOPLE_TEXTS:
+            return PEOPLE_TEXTS[kind](answer)
+        from keylane.render_operating import OPERATING_TEXTS
 
         return OPERATING_TEXTS[kind](answer)
     return TEXTS[kind](answer)
@@ -108,12 +112,25 @@ def _status_rows(status: Status) -> Iterator[Row]:
     if status.token is not None:
         words.append(f"token {status.token}, attempt {status.attempt}")
     yield words[0] + " " + "; ".join(words[1:]), ""
+    yield from _review_rows(status)
     if status.blocked is not None:
         yield f"  blocked: {line(status.blocked)}", "yellow"
     if status.wait is not None:
         yield f"  {wait_text(status.wait)}", ""
     elif status.unserved:
         yield "  no worker handles this action now", "yellow"
+
+
+def _review_rows(status: Status) -> Iterator[Row]:
+    if status.ready_in_ms is not None:
+        yield f"  not ready for {status.ready_in_ms / 1000:.1f} s", ""
+    if status.review == "approved":
+        yield f"  approved by {line(status.decided_by or 'a person')}", "green"
+    elif status.review is not None:
+        void = " again: the resource was changed after an approval" if status.review == "approval_voided" else ""
+        yield f"  needs a decision{void}", "yellow"
+        if status.conflict_id is not None:
+            yield f"  see keylane conflict show {line(status.conflict_id)}", "yellow"
 
 
 def _outcome_rows(outcome: Outcome) -> Iterator[Row]:

@@ -29,6 +29,8 @@ Row = tuple[str, str]
 SAID = (
     "resource", "action", "run", "request", "requests", "status", "code", "reason", "message", "holder", "session",
     "token", "attempt", "position", "report", "name", "pool", "topic", "offset", "to_partition", "blocked",
+    "verdict", "by", "what", "version", "previous", "version_seen", "effect", "change", "conflict",
+    "note", "ready_in_ms",
 )  # fmt: skip
 """What of an event is said, in this order; JSON has all of it."""
 GRAVE = {"Refused", "Lost", "Fenced", "DeadLettered", "AttemptFailed"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from keylane.errors import error_body
-from keylane.outcome import Outcome, RequestState, Status
+from keylane.outcome import Outcome, RequestState, ReviewState, Status
 from keylane.schemas.refusals import REFUSALS
 from keylane.schemas.state import RefusedRequest, Run
 from keylane.ticket import failure
@@ -34,7 +34,7 @@ def request_status(view: LaneView, resource: str, request_id: str) -> Status | N
     if run.state == "Done":
         return _status(run, request_id, "done", _outcome(run, request_id))
     states: dict[str, RequestState] = {"Waiting": "waiting", "Parked": "parked", "Held": "held"}
-    status = _status(run, request_id, states[run.state], None)
+    status = _reviewed(_status(run, request_id, states[run.state], None), run, view.partition)
     if run.state == "Held":
         return msgspec.structs.replace(
             status, holder=run.holder, token=run.token, attempt=run.attempt, blocked=run.blocked
@@ -43,6 +43,7 @@ def request_status(view: LaneView, resource: str, request_id: str) -> Status | N
     return msgspec.structs.replace(
         status,
         position=queue.waiting.index(run),
+        ready_in_ms=run.ready_ms - view.clock_ms if run.ready_ms is not None and run.ready_ms > view.clock_ms else None,
         holder=queue.held.holder if queue.held else None,
         attempt=run.attempt,
         unserved=run.action in view.unserved,
@@ -73,6 +74,17 @@ def _status(run: Run, request_id: str, state: RequestState, outcome: Outcome | N
         coalesced=run.id != request_id,
         outcome=outcome,
     )
+
+
+def _reviewed(status: Status, run: Run, partition: int) -> Status:
+    """With what a person was asked about the run, and said."""
+    review = run.review
+    if review is None:
+        return status
+    if run.state != "Parked":
+        return msgspec.structs.replace(status, review="approved", decided_by=review.by)
+    asked: ReviewState = "approval_voided" if review.reason == "approval_voided" else "needs_decision"
+    return msgspec.structs.replace(status, review=asked, conflict_id=f"{partition}-{review.order}")
 
 
 def _refused_status(refused: RefusedRequest) -> Status:

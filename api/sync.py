@@ -14,10 +14,12 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from keylane.changes import ChangeTicket
 from keylane.client import Client, SubmitOptions
+from keylane.command_answers import CancelAnswer
 from keylane.outcome import Json, Outcome, Ownership, Position, Status
-from keylane.schemas.events import AnyEvent, ChangeEffect
+from keylane.reviews import IfApproved
+from keylane.schemas.conflicts import ConflictResolved
+from keylane.schemas.events import AnyEvent, Changed, ChangeEffect, Decided, Verdict
 from keylane.schemas.requests import ResourceChange, WorkRequest
-from keylane.ticket import CancelAnswer
 from keylane.waiting import ANSWER_S, Ticket
 
 
@@ -111,6 +113,48 @@ class SyncClient:
     def cancel(self, resource: str, request_id: str) -> CancelAnswer:
         """See `Client.cancel`."""
         return self._portal.call(self._client.cancel, resource, request_id)
+
+    def changed(
+        self,
+        resource: str,
+        version: str,
+        *,
+        by: str,
+        what: str,
+        at: str | None = None,
+        source: str = "",
+        sequence: int | None = None,
+    ) -> Changed:
+        """See `Client.changed`."""
+        return self._portal.call(
+            lambda: self._client.changed(resource, version, by=by, what=what, at=at, source=source, sequence=sequence)
+        )
+
+    def review(self, resource: str, request_id: str) -> IfApproved:
+        """See `Client.review`."""
+        return self._portal.call(self._client.review, resource, request_id)
+
+    def decide(
+        self,
+        resource: str,
+        request_id: str,
+        verdict: Verdict,
+        *,
+        version_seen: str,
+        note: str,
+        by: str | None = None,
+        seen: IfApproved | None = None,
+    ) -> Decided:
+        """See `Client.decide`."""
+        return self._portal.call(
+            lambda: self._client.decide(
+                resource, request_id, verdict, version_seen=version_seen, note=note, by=by, seen=seen
+            )
+        )
+
+    def resolve(self, conflict_id: str, *, note: str, by: str | None = None) -> ConflictResolved:
+        """See `Client.resolve`."""
+        return self._portal.call(lambda: self._client.resolve(conflict_id, note=note, by=by))
 
     def status(self, resource: str, request_id: str) -> Status:
         """See `Client.status`."""

@@ -1,4 +1,4 @@
-"""How one request stands, learnt event by event; and the same for a cancellation. Sans-I/O.
+"""How one request stands, learnt event by event. Sans-I/O; answers to other commands are in `command_answers`.
 
 A machine is fed the events of its lane in order and says what they mean for its sender. Waiting, reading and
 deadlines live in `receipts` and `client`.
@@ -7,76 +7,39 @@ deadlines live in `receipts` and `client`.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal
 
 import msgspec
 from msgspec.structs import replace
 
 from keylane.errors import ErrorBody, error_body
-from keylane.outcome import Outcome, OutcomeStatus, Status
+from keylane.naming import names
+from keylane.outcome import Outcome, OutcomeStatus, ReviewState, Status
 from keylane.schemas.base import ErrorDetail
 from keylane.schemas.events import (
     AnyEvent,
     ApprovalVoided,
     AttemptFailed,
-    CancellationKept,
-    Changed,
     Coalesced,
     DeadLettered,
     Decided,
     Delayed,
     Ended,
-    Fenced,
     Granted,
     Lost,
     Parked,
     Progressed,
     Queued,
     Refused,
-    Renewed,
     SentOn,
-    StopAsked,
     Withdrawn,
 )
 from keylane.schemas.times import rfc3339
-
-CancelAnswer = Literal["withdrawn", "stop_asked"]
-"""`withdrawn`: the request is over. `stop_asked`: it is held; its holder was asked to stop, and may not."""
 
 REFUSALS_WITH_ARTIFACT = frozenset(
     {"STALE_VERSION", "IDEMPOTENCY_MISMATCH", "ORDER_VIOLATION", "LIMIT_REACHED", "DEADLOCK", "LOCK_HELD"}
 )
 STATUSES_WITH_ARTIFACT = frozenset({"superseded", "expired", "refused"})
 STATUS_CODES = {"superseded": "SUPERSEDED", "rejected": "REJECTED", "expired": "EXPIRED"}
-
-
-def dead_letter_name(topic: str, offset: int) -> str:
-    """The name under which a record that became a dead letter is known. No id holds a line feed."""
-    return f"{topic}\n{offset}"
-
-
-def names(event: AnyEvent) -> tuple[str, ...]:
-    """The requests, commands, runs and records that `event` is about."""
-    match event:
-        case Queued() | Coalesced() | Parked() | Withdrawn():
-            return (event.request, event.run) if event.request != event.run else (event.run,)
-        case Granted() | Ended():
-            return tuple(dict.fromkeys((*event.requests, event.run)))
-        case Refused() | SentOn():
-            return (event.request,)
-        case CancellationKept():
-            return (event.cancellation,)
-        case Decided():
-            return tuple(dict.fromkeys((event.decision, event.request, event.run)))
-        case Changed():
-            return (event.change,)
-        case (
-            Renewed() | Progressed() | StopAsked() | AttemptFailed() | Lost() | Fenced() | Delayed() | ApprovalVoided()
-        ):
-            return (event.run,)
-        case DeadLettered():
-            return (dead_letter_name(event.topic, event.offset),)
-    return ()
 
 
 def failure(status: OutcomeStatus, detail: ErrorDetail | None, superseded_by: str | None) -> ErrorBody | None:
@@ -137,9 +100,11 @@ class TicketMachine:
         if self.settled:
             return
         match event:
-            case Queued() | Coalesced() | Parked() if event.request == self.request_id:
+            case Queued() | Coalesced() if event.request == self.request_id:
                 self._accept(event)
-            case Granted() | Progressed() | AttemptFailed() | Lost() if self._mine(event.run):
+            case Parked() | ApprovalVoided() if self._mine(event.run) or self.request_id in names(event):
+                self._ask(event)
+            case Granted() | Progressed() | AttemptFailed() | Lost() | Delayed() | Decided() if self._mine(event.run):
                 self._follow(event)
             case Refused(request=self.request_id, command="WorkRequest"):
                 self._refuse(refused_body(event, self.partition), event.repeat)
@@ -172,10 +137,25 @@ class TicketMachine:
             repeated=repeated,
         )
 
-    def _accept(self, event: Queued | Coalesced | Parked) -> None:
-        if isinstance(event, Parked):
-            self.status = replace(self._known(event.run, False), state="parked", position=None)
+    def _ask(self, event: Parked | ApprovalVoided) -> None:
+        """A person is asked. A repeat says it again, without the artifact of then."""
+        repeat = isinstance(event, Parked) and event.repeat
+        review: ReviewState = "approval_voided" if isinstance(event, ApprovalVoided) else "needs_decision"
+        if repeat and self.status is not None:
             return
+        self.status = replace(
+            self._known(event.run, repeat),
+            state="parked",
+            position=None,
+            holder=None,
+            blocked=None,
+            ready_in_ms=None,
+            review=review,
+            decided_by=None,
+            conflict_id=None if repeat else f"{self.partition}-{event.seq}",
+        )
+
+    def _accept(self, event: Queued | Coalesced) -> None:
         if self.status is not None:
             return  # the answer to a copy of the same record, published when the first was in doubt
         self.status = self._known(event.run, event.repeat)
@@ -186,9 +166,12 @@ class TicketMachine:
                 position=event.position,
                 holder=event.holder or None,
                 unserved=event.unserved,
+                ready_in_ms=event.ready_in_ms,
             )
+        elif event.parked:
+            self.status = replace(self.status, state="parked", review="needs_decision")
 
-    def _follow(self, event: Granted | Progressed | AttemptFailed | Lost) -> None:
+    def _follow(self, event: Granted | Progressed | AttemptFailed | Lost | Delayed | Decided) -> None:
         assert self.status is not None
         match event:
             case Granted():
@@ -201,7 +184,16 @@ class TicketMachine:
                     attempt=event.attempt,
                     blocked=None,
                     unserved=False,
+                    ready_in_ms=None,
                 )
+            case Delayed():
+                self.status = replace(self.status, state="waiting", ready_in_ms=event.ready_in_ms)
+            case Decided(verdict="approve"):
+                self.status = replace(
+                    self.status, state="waiting", review="approved", decided_by=event.by, conflict_id=None
+                )
+            case Decided():
+                self.status = replace(self.status, decided_by=event.by)  # its end follows
             case Progressed():
                 self.status = replace(self.status, blocked=event.blocked)
             case _:
@@ -250,48 +242,4 @@ class TicketMachine:
             conflict_id=conflict_id,
             error=error,
         )
-        self.status = replace(known, state="done", position=None, holder=None, outcome=outcome)
-
-
-class CancelMachine:
-    """One cancellation from its publish to its answer: `answer`, or `error` when it was refused.
-
-    The answer to the cancellation of a held run's last requester names the run alone, so the machine also
-    learns which run the request is in, from events or by being told.
-    """
-
-    def __init__(self, cancellation_id: str, request_id: str, partition: int) -> None:
-        self.cancellation_id = cancellation_id
-        self.request_id = request_id
-        self.partition = partition
-        self.run = request_id
-        self.answer: CancelAnswer | None = None
-        self.error: ErrorBody | None = None
-
-    @property
-    def settled(self) -> bool:
-        """Whether the answer is known."""
-        return self.answer is not None or self.error is not None
-
-    def feed(self, event: AnyEvent) -> None:
-        """Take the next event that names the cancellation, the request, its run or the record."""
-        if self.settled:
-            return
-        match event:
-            case Queued(request=self.request_id) | Coalesced(request=self.request_id):
-                self.run = event.run
-            case Withdrawn(request=self.request_id):
-                self.answer = "withdrawn"
-            case Ended(status="cancelled") if self.request_id in event.requests:
-                self.answer = "withdrawn"
-            case StopAsked(status="cancelled") if event.run == self.run:
-                self.answer = "stop_asked"
-            case Refused(request=self.cancellation_id):
-                self.error = refused_body(event, self.partition)
-            case DeadLettered():
-                self.error = error_body(event.code, event.reason)
-            case CancellationKept(cancellation=self.cancellation_id):
-                self.error = error_body(
-                    "NOT_FOUND",
-                    f"no request {self.request_id} is known; it will be cancelled if it comes yet",
-                )
+        self.status = replace(known, state="done", position=None, holder=None, ready_in_ms=None, outcome=outcome)

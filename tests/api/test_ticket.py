@@ -5,22 +5,29 @@ from __future__ import annotations
 import pytest
 from client_lane import TIME, ended, granted, queued
 
+from keylane.command_answers import CancelMachine, ToldMachine
+from keylane.naming import dead_letter_name, names
 from keylane.schemas.base import ErrorDetail
 from keylane.schemas.events import (
+    ApprovalVoided,
     AttemptFailed,
     CancellationKept,
+    Changed,
     Coalesced,
     DeadLettered,
+    Decided,
+    Delayed,
     Event,
     Lost,
     Parked,
     Progressed,
     Refused,
+    Resolved,
     SentOn,
     StopAsked,
     Withdrawn,
 )
-from keylane.ticket import CancelMachine, TicketMachine, dead_letter_name, names
+from keylane.ticket import TicketMachine
 
 BASE = {"seq": 5, "clock_ms": 0, "time": TIME, "resource": "deploy://api"}
 WORK = BASE | {"action": "restart"}
@@ -206,6 +213,102 @@ def test_a_dead_letter_of_its_own_record_is_a_refusal() -> None:
 def test_a_request_sent_on_cannot_be_followed() -> None:
     machine = ticket(SentOn(request="r-1", to_partition=2, **BASE))  # type: ignore[arg-type]
     assert (machine.moved_to, machine.settled, machine.outcome) == (2, True, None)
+
+
+# -- a person is asked ----------------------------------------------------------------------------------------------
+
+
+def parked(request: str = "r-1", run: str = "r-1", **fields: object) -> Parked:
+    return Parked(request=request, run=run, owner="deploy://api", **(WORK | fields))  # type: ignore[arg-type]
+
+
+def decided(verdict: str, run: str = "r-1") -> Decided:
+    about = {"decision": "d-1", "request": run, "run": run, "owner": "deploy://api", "by": "boss"}
+    return Decided(verdict=verdict, version_seen="v1", conflict="3-5", **about, **WORK)  # type: ignore[arg-type]
+
+
+def voided(run: str = "r-1") -> ApprovalVoided:
+    about = {"run": run, "owner": "deploy://api", "decision": "d-1", "by": "boss", "change": "c-1"}
+    return ApprovalVoided(expires_in_ms=9, **about, **(WORK | {"seq": 9}))  # type: ignore[arg-type]
+
+
+def reviewed(machine: TicketMachine) -> tuple[object, ...]:
+    assert machine.status is not None
+    return (machine.status.state, machine.status.review, machine.status.decided_by, machine.status.conflict_id)
+
+
+@pytest.mark.requirement("S1.5")
+def test_a_requester_is_told_that_its_request_needs_a_decision_and_what_was_decided() -> None:
+    machine = ticket(parked())
+    assert reviewed(machine) == ("parked", "needs_decision", None, "3-5")
+    machine.feed(decided("approve"))
+    assert reviewed(machine) == ("waiting", "approved", "boss", None)
+    machine.feed(voided())
+    assert reviewed(machine) == ("parked", "approval_voided", None, "3-9")
+    machine.feed(decided("reject"))
+    assert not machine.settled, "its end follows"
+    machine.feed(ended("r-1", "r-1", status="rejected", error=ErrorDetail(code="REJECTED", message="no")))
+    assert machine.outcome is not None and machine.outcome.status == "rejected"
+
+
+def test_who_was_merged_is_told_the_same() -> None:
+    machine = ticket(coalesced("r-0", parked=True))
+    assert reviewed(machine) == ("parked", "needs_decision", None, None)
+    machine.feed(decided("approve", "r-0"))
+    assert reviewed(machine) == ("waiting", "approved", "boss", None)
+    machine = ticket(coalesced("r-0"), granted("r-0", "r-0", "r-1"), parked("r-0", "r-0", reason="attempts"))
+    assert reviewed(machine) == ("parked", "needs_decision", None, "3-5")
+    machine = ticket(coalesced("r-0"), decided("approve", "r-9"), voided("r-9"))
+    assert reviewed(machine)[1] is None, "of another run"
+
+
+def test_a_repeat_of_being_parked_names_no_artifact() -> None:
+    assert reviewed(ticket(parked(repeat=True))) == ("parked", "needs_decision", None, None)
+    assert reviewed(ticket(parked(), parked(repeat=True, seq=8)))[3] == "3-5"
+
+
+def test_a_delay_says_for_how_long_and_a_grant_ends_it() -> None:
+    machine = ticket(queued("r-1"), Delayed(run="r-1", ready_in_ms=700, **WORK))  # type: ignore[arg-type]
+    assert machine.status is not None and (machine.status.state, machine.status.ready_in_ms) == ("waiting", 700)
+    machine.feed(granted("r-1", "r-1"))
+    assert machine.status.ready_in_ms is None
+
+
+# -- other commands -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        decided("approve"),
+        Changed(change="d-1", version="v2", by="a", what="edit", effect="applied", owner="", **BASE),  # type: ignore[arg-type]
+        Resolved(resolution="d-1", conflict="3-1", by="a", note="n", **BASE),  # type: ignore[arg-type]
+    ],
+    ids=lambda event: type(event).__name__,
+)
+def test_the_first_answer_to_a_persons_command_is_the_answer(event: Event) -> None:
+    """A copy of a decision that was applied is refused TOO_LATE: that is nothing to the one who decided."""
+    machine = ToldMachine("d-1", 3)
+    machine.feed(refused(request="d-2", command="Decision", code="TOO_LATE"))
+    assert not machine.settled
+    assert "d-1" in names(event)  # type: ignore[arg-type]
+    machine.feed(event)  # type: ignore[arg-type]
+    machine.feed(refused(request="d-1", command="Decision", code="TOO_LATE"))
+    assert (machine.answer, machine.error) == (event, None)
+
+
+def test_a_persons_command_that_is_refused_says_why_and_where_it_is_on_record() -> None:
+    machine = ToldMachine("d-1", 3)
+    machine.feed(refused(request="d-1", command="Decision", code="STALE_VERSION"))
+    machine.feed(decided("approve"))
+    assert machine.answer is None and machine.error is not None
+    assert (machine.error.code, machine.error.conflict_id) == ("STALE_VERSION", "3-5")
+
+
+def test_a_persons_command_that_was_sent_on_cannot_be_followed() -> None:
+    machine = ToldMachine("d-1", 3)
+    machine.feed(SentOn(request="d-1", to_partition=2, **BASE))  # type: ignore[arg-type]
+    assert machine.error is not None and machine.error.code == "UNAVAILABLE"
 
 
 def cancel(*events: Event) -> CancelMachine:

@@ -347,7 +347,9 @@ def test_a_person_closes_a_conflict_with_a_note() -> None:
     assert image(bench.lane) | UNSAID == before, "it is on the record, and changes nothing"
 
 
-@pytest.mark.parametrize("conflict", ["{other}-1", "{own}-0", "{own}-99", "{own}-01", "{own}-", "{own}-١", "x", "{own}"])
+@pytest.mark.parametrize(
+    "conflict", ["{other}-1", "{own}-0", "{own}-99", "{own}-01", "{own}-", "{own}-\u0661", "x", "{own}"]
+)
 def test_what_this_lane_cannot_have_published_is_not_found(conflict: str) -> None:
     bench = parked()
     own = bench.lane.partition
