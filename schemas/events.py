@@ -389,27 +389,7 @@ class DeadLettered(Event, frozen=True, kw_only=True):
 
 
 AnyEvent = (
-    Queued
-    | Coalesced
-    | Granted
-    | Parked
-    | Delayed
-    | Decided
-    | ApprovalVoided
-    | Refused
-    | Renewed
-    | Progressed
-    | StopAsked
-    | AttemptFailed
-    | Lost
-    | Fenced
-    | Withdrawn
-    | CancellationKept
-    | Ended
-    | Changed
-    | Resolved
-    | SentOn
-    | WorkerOpened
-    | WorkerClosed
-    | DeadLettered
-)
+    Queued | Coalesced | Granted | Parked | Delayed | Decided | ApprovalVoided | Refused | Renewed | Progressed
+    | StopAsked | AttemptFailed | Lost | Fenced | Withdrawn | CancellationKept | Ended | Changed | Resolved | SentOn
+    | WorkerOpened | WorkerClosed | DeadLettered
+)  # fmt: skip
