@@ -17,7 +17,7 @@ from keylane.schemas.events import Changed, Decided
 Row = tuple[str, str]
 
 EFFECTS = {
-    "applied": "applied: holders were told, approvals given before are void",
+    "applied": "applied: a holder is told, and approvals given before are void",
     "known": "that version was known already",
     "older": "its source has told of a later one: on record, and nothing else",
     "repeated": "told before: on record, and nothing else",

@@ -31,7 +31,7 @@ def needs(role: Role, *, partitions: int, pools: Sequence[str], group: str, miss
             # A worker's group is named by its pool and by its actions, which are not known here: any will do.
             found += [Need("group", f"workers.{pool}.any", "read") for pool in pools]
         case "agent":
-            found += [*_topics("read", topics.EVENTS, topics.STATE, topics.METADATA)]
+            found += [*_topics("read", topics.EVENTS, topics.CONFLICTS, topics.STATE, topics.METADATA)]
             found += [*_topics("write", topics.REQUESTS), *_topics("settings", topics.REQUESTS)]
         case "operator":
             found += [*_topics("read", *_all(items)), *_topics("write", topics.REQUESTS, topics.METADATA)]

@@ -72,6 +72,7 @@ BUGS: dict[str, Bug] = {
     "a used id takes any content": _bug(core.digest_ignored, "id reused unnoticed"),
     "keys are not canonical": _bug(core.keys_as_spelt, "two live grants"),
     "a refusal is forgotten": _bug(core.refusal_not_kept, "refusal forgotten"),
+    "a person's word is passed over": _bug(core.word_passed_over, "promise 8"),
     # order
     "a grant outside dispatch": _bug(core.grant_at_arrival, "promise 5", "promise 1", "two live grants", "turn failed"),
     "the newest waits least": _bug(core.newest_first, "promise 5"),

@@ -26,7 +26,7 @@ from keylane.router.core.timers import Reminders
 from keylane.schemas.codec import decode_state
 from keylane.schemas.conflicts import ConflictArtifact
 from keylane.schemas.events import Ended, Lost, Progressed
-from keylane.schemas.requests import Cancellation
+from keylane.schemas.requests import Cancellation, Resolution
 from keylane.schemas.results import Completed, Progress
 from keylane.schemas.state import Member, RefusedRequest, Run, WorkerSession
 
@@ -38,6 +38,10 @@ def row(kind: type, column: int, cell: Any) -> tuple[Any, Any, Any]:
     cells = list(TABLE[kind])
     cells[column] = cell
     return TABLE, kind, tuple(cells)
+
+
+def word_passed_over() -> Patches:
+    return [row(Resolution, 0, transitions.ignore)]
 
 
 def token_minted_twice() -> Patches:
