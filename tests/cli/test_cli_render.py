@@ -43,6 +43,17 @@ ANSWERS = [
         wait=WAIT,
         coalesced=True,
     ),
+    Status(
+        request_id=EVIL,
+        run=EVIL,
+        resource=EVIL,
+        action=EVIL,
+        state="parked",
+        review="approval_voided",
+        conflict_id=EVIL,
+        ready_in_ms=700,
+    ),
+    Status(request_id=EVIL, run=EVIL, resource=EVIL, action=EVIL, state="waiting", review="approved", decided_by=EVIL),
     Ownership(
         resource=EVIL,
         held=Holding(
@@ -158,6 +169,24 @@ def test_an_answer_as_json_is_the_struct_itself_on_one_line(answer: msgspec.Stru
     assert text.count("\n") == 1
     assert not hidden(text)
     assert msgspec.json.decode(text, type=type(answer)) == answer
+
+
+@pytest.mark.requirement("S1.5")
+def test_a_request_that_waits_for_a_person_says_so_and_where_to_look() -> None:
+    parked = Status(
+        request_id="r-9",
+        run="r-9",
+        resource="r",
+        action="a",
+        state="parked",
+        review="needs_decision",
+        conflict_id="3-17",
+    )
+    assert shown(parked, "text") == "r-9 parked\n  needs a decision\n  see keylane conflict show 3-17\n"
+    approved = msgspec.structs.replace(parked, state="waiting", review="approved", decided_by="boss", conflict_id=None)
+    assert "approved by boss" in shown(approved, "text")
+    void = msgspec.structs.replace(parked, review="approval_voided")
+    assert "needs a decision again" in shown(void, "text")
 
 
 def test_markup_in_agents_text_is_printed_not_obeyed_on_a_terminal() -> None:
