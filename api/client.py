@@ -1,8 +1,8 @@
 """`Client`: asking for work, and for what became of it.
 
-The shell over `commands` (what is published), `receipts` (what is read back), `waiting`, `ticket`, `command_answers` and
-`changes` (what that means), `views` (what a lane has committed), `ownership`, `request_status` and `reviews` (the folds
-behind `who`, `status` and `review`). No rule of its own beyond publishing again.
+The shell over `commands` (what is published), `publishing` (how), `receipts` (what is read back), `waiting`, `ticket`,
+`changes` and `command_answers` (what that means), `views` (what a lane has committed), `ownership`, `request_status`,
+and `reviews` (the folds behind `who`, `status` and `review`). No rule of its own.
 """
 
 from __future__ import annotations
@@ -17,16 +17,15 @@ import anyio
 
 from keylane import commands
 from keylane.changes import ChangeTicket
-from keylane.command_answers import CancelAnswer, CancelMachine, Told, ToldMachine, not_told
+from keylane.command_answers import CancelAnswer, CancelMachine, ToldMachine
 from keylane.conflicts import find_conflict, partition_of_id
 from keylane.errors import Refused, RunFailed, Unavailable, error_body, refusal, translated
 from keylane.events import EventStream
-from keylane.journal import errors as journal_errors
 from keylane.journal.connect import connect, resolve_url
-from keylane.journal.port import Journal, Record
-from keylane.layout import Layout
+from keylane.journal.port import Journal
 from keylane.outcome import Json, Outcome, Ownership, Position, Status
 from keylane.ownership import ownership
+from keylane.publishing import Publisher
 from keylane.receipts import Receipts
 from keylane.request_status import request_status
 from keylane.reviews import IfApproved, parked_run, read_review
@@ -34,13 +33,8 @@ from keylane.schemas.conflicts import ConflictResolved
 from keylane.schemas.events import Changed, Decided, Verdict
 from keylane.schemas.requests import Cancellation, Decision, Resolution, ResourceChange, WorkRequest
 from keylane.ticket import TicketMachine
-from keylane.views import pinned_end, read_metadata, read_state
+from keylane.views import read_state
 from keylane.waiting import ANSWER_S, Ticket, Watch, settled
-
-PUBLISH_S = 10.0
-"""How long a publish whose acknowledgement failed is tried again."""
-RETRY_FIRST_S = 0.05
-RETRY_MAX_S = 1.0
 
 
 class SubmitOptions(TypedDict, total=False):
@@ -80,14 +74,14 @@ class Client:
     async def __aenter__(self) -> Self:
         with translated():
             self._journal: Journal = await connect(self.url)
+            self._receipts = Receipts(self._journal)
+            self._publisher = Publisher(self._journal, self._receipts)
             try:
-                self._pinned_end: int | None = None
-                await self._pinned_now()
+                await self._publisher.layout_now()
             except BaseException:
                 with anyio.CancelScope(shield=True):
                     await self._journal.close()
                 raise
-        self._receipts = Receipts(self._journal)
         self._tasks = anyio.create_task_group()
         await self._tasks.__aenter__()
         self._tasks.start_soon(self._receipts.run)
@@ -158,13 +152,13 @@ class Client:
         if self._receipts.sent_on:
             # Scope rules were changed since: what is published from now on goes to where it belongs.
             with translated():
-                await self._pinned_now()
+                await self._publisher.layout_now()
             self._receipts.sent_on = False
         watches: list[Watch[TicketMachine] | Watch[ToldMachine]] = []
         tickets: list[Ticket | ChangeTicket] = []
         for command in asked:
             command = commands.with_canonical_key(command)
-            record = commands.record_of(command, self._layout, commands.source_of(self.actor), traceparent)
+            record = commands.record_of(command, self._publisher.layout, commands.source_of(self.actor), traceparent)
             records.append(record)
             if isinstance(command, ResourceChange):
                 told = Watch(ToldMachine(command.id, record.partition))
@@ -176,7 +170,7 @@ class Client:
                 tickets.append(Ticket(request, lambda: self._receipts.trouble))
         for watch, command in zip(watches, asked, strict=True):
             self._receipts.watch(watch, command.id)
-        await self._publish(records, watches)
+        await self._publisher.publish(records, watches)
         return tickets
 
     async def run(
@@ -211,7 +205,7 @@ class Client:
         """
         key = commands.checked_key(resource)
         with translated():
-            partition = (await self._pinned_now()).partition_of(key)
+            partition = (await self._publisher.layout_now()).partition_of(key)
         command = Cancellation(id=uuid4().hex, resource=key, request=request_id, actor=self.actor)
         watch = Watch(CancelMachine(command.id, request_id, partition))
         for name in (command.id, request_id):
@@ -226,8 +220,8 @@ class Client:
             if known is not None and known.run:
                 watch.machine.run = known.run
                 self._receipts.watch(watch, known.run)
-            record = commands.record_of(command, self._layout, commands.source_of(self.actor), None)
-            await self._publish([record], [watch])
+            record = commands.record_of(command, self._publisher.layout, commands.source_of(self.actor), None)
+            await self._publisher.publish([record], [watch])
             if not await watch.until(settled, ANSWER_S):
                 raise Unavailable(f"no router answered the cancellation of {request_id} within {ANSWER_S:g} s")
         finally:
@@ -259,8 +253,9 @@ class Client:
             id=uuid4().hex, resource=key, version=version, by=by, what=what, at=at, source=source, sequence=sequence
         )
         with translated():
-            layout = await self._pinned_now()
-        told = await self._told(commands.record_of(change, layout, commands.source_of(self.actor), None), change.id)
+            layout = await self._publisher.layout_now()
+        record = commands.record_of(change, layout, commands.source_of(self.actor), None)
+        told = await self._publisher.told(change, record)
         assert isinstance(told, Changed)
         return told
 
@@ -271,7 +266,7 @@ class Client:
         """
         key = commands.checked_key(resource)
         with translated():
-            partition = (await self._pinned_now()).partition_of(key)
+            partition = (await self._publisher.layout_now()).partition_of(key)
             found = await read_review(self._journal, partition, lambda view: parked_run(view, key, request_id))
         if found is None:
             raise Refused(error_body("NOT_FOUND", f"no request {request_id} on {key} waits for a decision"))
@@ -299,7 +294,7 @@ class Client:
         """
         key = commands.checked_key(resource)
         with translated():
-            layout = await self._pinned_now()
+            layout = await self._publisher.layout_now()
             if seen is None:
                 partition = layout.partition_of(key)
                 seen = await read_review(self._journal, partition, lambda view: parked_run(view, key, request_id))
@@ -314,7 +309,8 @@ class Client:
             note=note,
             conflict="" if seen is None else seen.conflict_id,
         )
-        told = await self._told(commands.record_of(decision, layout, commands.source_of(self.actor), None), decision.id)
+        record = commands.record_of(decision, layout, commands.source_of(self.actor), None)
+        told = await self._publisher.told(decision, record)
         assert isinstance(told, Decided)
         return told
 
@@ -324,7 +320,7 @@ class Client:
         Raises `Refused`: `NOT_FOUND` where it is not on record, `BAD_RECORD` while its run waits for a decision.
         """
         with translated():
-            layout = await self._pinned_now()
+            layout = await self._publisher.layout_now()
             artifact, resolved = await find_conflict(self._journal, layout.partitions, conflict_id)
         if resolved is not None:
             return resolved
@@ -333,10 +329,8 @@ class Client:
         )
         partition = partition_of_id(conflict_id)
         # Where the artifact lies, whatever the rules make of its resource now, which need not be a key at all.
-        record = commands.record_at(
-            resolution, partition, artifact.resource, commands.source_of(self.actor), None
-        )
-        told = await self._told(record, resolution.id)
+        record = commands.record_at(resolution, partition, artifact.resource, commands.source_of(self.actor), None)
+        told = await self._publisher.told(resolution, record)
         return ConflictResolved(
             id=f"{partition}-{told.seq}", conflict=conflict_id, resource=told.resource, by=resolution.by, note=note
         )
@@ -345,7 +339,7 @@ class Client:
         """How a request stands, as of the lane's last commit. Raises `Refused` (`NOT_FOUND`)."""
         key = commands.checked_key(resource)
         with translated():
-            layout = await self._pinned_now()
+            layout = await self._publisher.layout_now()
             seen = await read_state(self._journal, layout.partition_of(key))
         status = request_status(seen, key, request_id)
         if status is None:
@@ -356,7 +350,7 @@ class Client:
         """Who holds a resource, who waits for it and why, and who touched it last, as of the lane's last commit."""
         key = commands.checked_key(resource)
         with translated():
-            layout = await self._pinned_now()
+            layout = await self._publisher.layout_now()
             seen = await read_state(self._journal, layout.partition_of(key))
         return ownership(seen, key, layout.owner_of(key), commands.wall_ms())
 
@@ -367,60 +361,4 @@ class Client:
         that is kept. Iterate over it, and keep its `position` to go on later.
         """
         key = None if resource is None else commands.checked_key(resource)
-        return EventStream(self._journal, self._layout, key, after)
-
-    async def _pinned_now(self) -> Layout:
-        """Where resources lie, read again where the metadata was written since. An answer from where a resource lay
-        before would be a wrong one."""
-        end = await pinned_end(self._journal)
-        if end != self._pinned_end:
-            self._layout, self._pinned_end = Layout(await read_metadata(self._journal)), end
-        return self._layout
-
-    async def _told(self, record: Record, command_id: str) -> Told:
-        """Publish a person's command and return what it became. Raises `Refused`, `Unavailable`."""
-        watch = Watch(ToldMachine(command_id, record.partition))
-        self._receipts.watch(watch, command_id)
-        try:
-            await self._publish([record], [watch])
-            if not await watch.until(settled, ANSWER_S):
-                raise Unavailable(f"no router answered {command_id} within {ANSWER_S:g} s; it stays on record")
-        finally:
-            self._receipts.drop(watch)
-        if watch.machine.error is not None:
-            raise not_told(watch.machine.error)
-        assert watch.machine.answer is not None
-        return watch.machine.answer
-
-    async def _publish(
-        self,
-        records: Sequence[Record],
-        watches: Sequence[Watch[TicketMachine] | Watch[CancelMachine] | Watch[ToldMachine]],
-    ) -> None:
-        """Write commands, and again under their ids while it is not known whether they were written."""
-        try:
-            with translated():
-                offsets = await self._written(records)
-        except BaseException:
-            for watch in watches:
-                self._receipts.drop(watch)
-            raise
-        for watch, offset in zip(watches, offsets, strict=True):
-            self._receipts.published(watch, offset)
-
-    async def _written(self, records: Sequence[Record]) -> list[int]:
-        give_up_s = anyio.current_time() + PUBLISH_S
-        pause_s = RETRY_FIRST_S
-        while True:
-            try:
-                for partition in {record.partition for record in records}:
-                    await self._receipts.follow(partition)
-                return await self._journal.append(records)
-            except journal_errors.AccessDenied:
-                raise
-            except journal_errors.Unavailable:
-                # The router knows a second copy by its id and answers it as a repeat.
-                if anyio.current_time() + pause_s > give_up_s:
-                    raise
-            await anyio.sleep(pause_s)
-            pause_s = min(pause_s * 2, RETRY_MAX_S)
+        return EventStream(self._journal, self._publisher.layout, key, after)

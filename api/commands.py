@@ -85,9 +85,7 @@ def record_of(command: Keyed, layout: Layout, source: str, traceparent: str | No
     return record_at(command, layout.partition_of(command.resource), owner, source, traceparent)
 
 
-def record_at(
-    command: Keyed | Resolution, partition: int, owner: str, source: str, traceparent: str | None
-) -> Record:
+def record_at(command: Keyed | Resolution, partition: int, owner: str, source: str, traceparent: str | None) -> Record:
     """As `record_of`, where lane and owning key are known."""
     key = owner.encode()
     value = codec.encode(command)

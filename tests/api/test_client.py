@@ -19,8 +19,7 @@ from client_lane import (
     queued,
 )
 
-from keylane import Client, LockHeld, Outcome, Refused, RunFailed, Unavailable, receipts
-from keylane import client as client_module
+from keylane import Client, LockHeld, Outcome, Refused, RunFailed, Unavailable, publishing, receipts
 from keylane.journal import errors as journal_errors
 from keylane.journal.memory import MemoryJournal, MemoryReader
 from keylane.journal.port import Place, Record
@@ -242,7 +241,7 @@ async def test_a_journal_that_stays_down_is_unavailable(
 
     async with Client(url) as client:
         monkeypatch.setattr(MemoryJournal, "append", down)
-        monkeypatch.setattr(client_module, "PUBLISH_S", 0.1)
+        monkeypatch.setattr(publishing, "PUBLISH_S", 0.1)
         with pytest.raises(Unavailable, match="no broker"):
             await client.submit(KEY, "restart")
 

@@ -9,19 +9,19 @@ import pytest
 from client_lane import KEY, TIME, P, lane, state_record
 from msgspec import Raw
 
-from keylane import Client, Refused, SyncClient, Unavailable
-from keylane import client as client_module
+from keylane import Client, Refused, SyncClient, Unavailable, publishing
 from keylane.conflicts import grouped
 from keylane.journal import errors as journal_errors
 from keylane.journal.memory import MemoryJournal
 from keylane.journal.port import Record, Stored
+from keylane.request_status import request_status
 from keylane.reviews import IfApproved, if_approved, leading_digest, parked_run
 from keylane.schemas.conflicts import ConflictArtifact, ConflictResolved
 from keylane.schemas.events import Changed, Decided, Event, Party
 from keylane.schemas.events import Refused as RefusedEvent
 from keylane.schemas.requests import Decision, Request, ResourceChange
 from keylane.schemas.state import LaneRecord, Member, Resource, Review, Run, StateRecord
-from keylane.views import fold, request_status
+from keylane.views import fold
 
 SAID = {"seq": 7, "clock_ms": 0, "time": TIME, "resource": KEY, "owner": KEY}
 ASKED = Review(order=4, since_ms=0, since=TIME, reason="on_conflict")
@@ -109,7 +109,7 @@ async def test_what_was_seen_goes_along_although_the_state_says_otherwise(url: s
 
 @pytest.mark.anyio
 async def test_nobody_answers(url: str, journal: MemoryJournal, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_module, "ANSWER_S", 0.05)
+    monkeypatch.setattr(publishing, "ANSWER_S", 0.05)
     async with Client(url) as client:
         with pytest.raises(Unavailable, match="no router answered Decision"):
             await client.decide(KEY, "r-1", "approve", version_seen="v1", note="ok")
@@ -142,7 +142,7 @@ def test_the_blocking_client_has_the_same_doors(name: str) -> None:
 
 def asked_of(*records: StateRecord, version: str | None = "v2") -> IfApproved:
     """About the parked run p."""
-    view = fold(stored(*records))
+    view = fold(stored(*records), P)
     parked = parked_run(view, KEY, "p")
     assert parked is not None
     resource = Resource(key=KEY, completed_order=0, completed_run="", completed_action="", forget_ms=9, version=version)
@@ -187,7 +187,7 @@ def test_the_digest_is_that_of_the_newest_payload_that_somebody_still_wants() ->
 
     merged = run("p", "Parked", 5, coalesce_key="k", review=ASKED)
     newest = member("m2", 7, "d2", payload=Raw(b"2"))
-    view = fold(stored(merged, member("m1", 6), newest))
+    view = fold(stored(merged, member("m1", 6), newest), P)
     assert leading_digest(view, view.runs["p"]) == "d2"
     asked = asked_of(merged, member("m1", 6), newest)
     assert (asked.payload, asked.requests) == (2, ("p", "m1", "m2"))
@@ -197,7 +197,7 @@ def test_the_digest_is_that_of_the_newest_payload_that_somebody_still_wants() ->
 
 def test_status_tells_from_the_state_what_the_ticket_tells_from_events() -> None:
     def told(review: Review, state: str) -> tuple[object, ...]:
-        status = request_status(fold(stored(run("p", state, review=review))), KEY, "p")
+        status = request_status(fold(stored(run("p", state, review=review)), P), KEY, "p")
         assert status is not None
         return (status.state, status.review, status.decided_by, status.conflict_id)
 

@@ -271,7 +271,8 @@ async def test_a_client_that_was_there_before_a_change_finds_what_was_sent_on() 
     pod = next(key for key in keys if Layout(Metadata(partitions=4)).partition_of(key) != layout.partition_of(key))
     with anyio.fail_after(DEADLINE_S):
         async with local(config) as url, Client(url) as client:
-            client._layout, client._pinned_end = Layout(Metadata(partitions=4)), 0  # as it was before
+            before = client._publisher
+            before.layout, before._pinned_end = Layout(Metadata(partitions=4)), 0  # as it was before
             first = await client.submit(pod, "restart", request_id="first")
             with pytest.raises(Unavailable, match="sent on"):
                 await first.accepted()
