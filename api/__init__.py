@@ -28,7 +28,7 @@ if TYPE_CHECKING:
         Touch,
         Wait,
     )
-    from keylane.reviews import IfApproved
+    from keylane.reviews import Review
     from keylane.sync import SyncChangeTicket, SyncClient, SyncTicket
     from keylane.waiting import Ticket
     from keylane.workers import Done, Fail, Item, LeaseLost, Retry, Worker
@@ -43,7 +43,6 @@ __all__ = [
     "EventStream",
     "Fail",
     "Holding",
-    "IfApproved",
     "Item",
     "Json",
     "KeylaneError",
@@ -56,6 +55,7 @@ __all__ = [
     "Position",
     "Refused",
     "Retry",
+    "Review",
     "RunFailed",
     "Status",
     "SubmitOptions",
@@ -95,7 +95,7 @@ _HOMES = {
         "Touch",
         "Wait",
     ),
-    "keylane.reviews": ("IfApproved",),
+    "keylane.reviews": ("Review",),
     "keylane.sync": ("SyncChangeTicket", "SyncClient", "SyncTicket"),
     "keylane.waiting": ("Ticket",),
     "keylane.workers": ("Done", "Fail", "Item", "LeaseLost", "Retry", "Worker"),

@@ -12,7 +12,7 @@ from keylane.cli_context import CommandContext, Context, UsageError
 from keylane.schemas.events import Verdict
 
 if TYPE_CHECKING:
-    from keylane.reviews import IfApproved
+    from keylane.reviews import Review
 
 Flag = Parameter(negative="")
 SHORT_DIGEST = 12
@@ -107,7 +107,7 @@ def decide(
     return _decided(context, resource, request_id, verdict, version_seen or "", note, by, seen)
 
 
-async def _review(context: CommandContext, resource: str, request_id: str) -> IfApproved | None:
+async def _review(context: CommandContext, resource: str, request_id: str) -> Review | None:
     from keylane.client import Client
     from keylane.errors import Refused
 
@@ -128,7 +128,7 @@ async def _decided(
     version_seen: str,
     note: str,
     by: str | None,
-    seen: IfApproved | None,
+    seen: Review | None,
 ) -> msgspec.Struct:
     from keylane.client import Client
 
@@ -136,7 +136,7 @@ async def _decided(
         return await client.decide(resource, request_id, verdict, version_seen=version_seen, note=note, seen=seen)
 
 
-def _say(context: CommandContext, seen: IfApproved, verdict: Verdict) -> None:
+def _say(context: CommandContext, seen: Review, verdict: Verdict) -> None:
     """What the decision is bound to, to everybody; what it does, to who watches."""
     from keylane.render import text_of
 

@@ -28,7 +28,7 @@ from keylane.ownership import ownership
 from keylane.publishing import Publisher
 from keylane.receipts import Receipts
 from keylane.request_status import request_status
-from keylane.reviews import IfApproved, parked_run, read_review
+from keylane.reviews import Review, parked_run, read_review
 from keylane.schemas.conflicts import ConflictResolved
 from keylane.schemas.events import Changed, Decided, Verdict
 from keylane.schemas.requests import Cancellation, Decision, Resolution, ResourceChange, WorkRequest
@@ -259,7 +259,7 @@ class Client:
         assert isinstance(told, Changed)
         return told
 
-    async def review(self, resource: str, request_id: str) -> IfApproved:
+    async def review(self, resource: str, request_id: str) -> Review:
         """What a person is asked about a parked request, and what approving it will do, as of the lane's last commit.
 
         Raises `Refused` (`NOT_FOUND`) where it waits for no decision.
@@ -281,7 +281,7 @@ class Client:
         version_seen: str,
         note: str,
         by: str | None = None,
-        seen: IfApproved | None = None,
+        seen: Review | None = None,
     ) -> Decided:
         """Approve or reject a parked request: for everybody who was merged into its run.
 

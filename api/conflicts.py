@@ -16,7 +16,7 @@ import msgspec
 
 from keylane.errors import Refused, error_body
 from keylane.journal.port import Journal, Place
-from keylane.reviews import IfApproved, parked_under, read_review
+from keylane.reviews import Review, parked_under, read_review
 from keylane.schemas import topics
 from keylane.schemas.codec import Undecodable, decode_conflict
 from keylane.schemas.conflicts import (
@@ -41,7 +41,7 @@ class ConflictShown(msgspec.Struct, frozen=True, kw_only=True):
     since: str
     """Wall time since when it has stood, RFC 3339, about."""
     resolved: ConflictResolved | None
-    if_approved: IfApproved | None
+    review: Review | None
     """Parked, and nobody has decided: what approving will do."""
     command: str | None
 
@@ -133,9 +133,7 @@ async def show_conflict(journal: Journal, partitions: int, conflict_id: str) -> 
         command = f"keylane decide {asked} approve --version-seen {quote(prospect.version_seen)} --note WHY"
     elif resolved is None:
         command = f"keylane conflict resolve {conflict_id} --note WHY"
-    return ConflictShown(
-        artifact=artifact, since=_since(artifact), resolved=resolved, if_approved=prospect, command=command
-    )
+    return ConflictShown(artifact=artifact, since=_since(artifact), resolved=resolved, review=prospect, command=command)
 
 
 def grouped(records: Iterable[ConflictRecord]) -> list[ConflictGroup]:

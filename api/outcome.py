@@ -147,6 +147,8 @@ class OnApprove(msgspec.Struct, frozen=True, kw_only=True):
     version: str | None = None
     """The version that it would go ahead on: the current one, which an approval must name; where none is known, the
     one that the request expects."""
+    ended_by: tuple[str, ...] = ()
+    """Which of `after` end it when they complete, unless their action is harmless: those on the same requested key."""
     ends: tuple[str, ...] = ()
     """What else its completion would end, unless its action is harmless: runs that were approved or had an attempt on
     the same requested key, or expect that version. At most 16."""

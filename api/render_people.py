@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
@@ -11,7 +11,8 @@ import msgspec
 from keylane.cli_text import block, line
 from keylane.conflicts import ConflictGroup, ConflictShown
 from keylane.render import text_of
-from keylane.reviews import IfApproved
+from keylane.render_who import approval_text
+from keylane.reviews import Review
 from keylane.schemas.events import Changed, Decided
 
 Row = tuple[str, str]
@@ -22,7 +23,6 @@ EFFECTS = {
     "older": "its source has told of a later one: on record, and nothing else",
     "repeated": "told before: on record, and nothing else",
 }
-NAMED_MAX = 5
 
 
 def _conflict_rows(shown: ConflictShown) -> Iterator[Row]:
@@ -39,14 +39,14 @@ def _conflict_rows(shown: ConflictShown) -> Iterator[Row]:
     if shown.resolved is not None:
         yield from text_of(shown.resolved)
         return
-    if shown.if_approved is not None:
-        yield from _if_approved_rows(shown.if_approved)
+    if shown.review is not None:
+        yield from _review_rows(shown.review)
     if shown.command is not None:
-        other = " (or reject)" if shown.if_approved is not None else ""
+        other = " (or reject)" if shown.review is not None else ""
         yield f"  open: {line(shown.command, 1_000)}{other}", "cyan"
 
 
-def _if_approved_rows(asked: IfApproved) -> Iterator[Row]:
+def _review_rows(asked: Review) -> Iterator[Row]:
     by = f" by {line(asked.actor)}" if asked.actor else ""
     merged = f", for {len(asked.requests)} requests" if len(asked.requests) > 1 else ""
     work = f"{line(asked.action)} {line(asked.resource)}"
@@ -54,25 +54,8 @@ def _if_approved_rows(asked: IfApproved) -> Iterator[Row]:
     yield f"    needs a decision since {line(asked.since)} ({asked.reason.replace('_', ' ')})", ""
     for text in block(json.dumps(asked.payload, ensure_ascii=False)).split("\n"):
         yield f"    payload {asked.digest[:12]}: {text}", ""
-    known = f"version {line(asked.version_seen)}" if asked.version_seen else "no version is known"
     read = f"; its requester had read {line(asked.expected_version)}" if asked.expected_version is not None else ""
-    yield f"  on approve: it goes ahead on {known}{read}", "cyan"
-    if asked.before:
-        holder = f", held by {line(asked.held_by)}" if asked.held_by is not None else ""
-        yield f"    after {_named(asked.before)}{holder}", ""
-    else:
-        yield "    it is granted next, as soon as a worker has room", ""
-    if asked.unserved:
-        yield "    no worker handles its action now", "yellow"
-    if asked.superseded_by:
-        yield f"    it ends superseded if {_named(asked.superseded_by)} completes first", "yellow"
-    if asked.supersedes:
-        yield f"    when it completes, {_named(asked.supersedes)} goes no further", "yellow"
-
-
-def _named(runs: Sequence[str]) -> str:
-    more = f" and {len(runs) - NAMED_MAX} more" if len(runs) > NAMED_MAX else ""
-    return ", ".join(line(run) for run in runs[:NAMED_MAX]) + more
+    yield f"  on approve: {approval_text(asked.on_approve)}{read}", "cyan"
 
 
 def _group_rows(group: ConflictGroup) -> Iterator[Row]:
@@ -102,7 +85,7 @@ def _decided_rows(told: Decided) -> Iterator[Row]:
 PEOPLE_TEXTS: dict[type[msgspec.Struct], Callable[[Any], Iterator[Row]]] = {
     ConflictShown: _conflict_rows,
     ConflictGroup: _group_rows,
-    IfApproved: _if_approved_rows,
+    Review: _review_rows,
     Changed: _changed_rows,
     Decided: _decided_rows,
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from keylane.cli_text import line
 from keylane.outcome import Ended, Holding, OnApprove, Ownership, Pending, Touch, Wait
@@ -12,6 +12,7 @@ Row = tuple[str, str]
 
 DELAYS = {"quiet": "nobody has asked for a while", "min_interval": "the last one began", "backoff": "its last attempt"}
 COMMAND_CHARACTERS_MAX = 700
+RUNS_SHOWN_MAX = 5
 
 
 def ownership_rows(owned: Ownership) -> Iterator[Row]:
@@ -66,7 +67,7 @@ def _pending_rows(pending: Pending) -> Iterator[Row]:
     if pending.conflict is not None:
         yield f"    conflict {line(pending.conflict)}", ""
     if pending.on_approve is not None:
-        yield f"    on approve: {_approval_text(pending.on_approve)}", ""
+        yield f"    on approve: {approval_text(pending.on_approve)}", ""
     yield from _handed_rows(pending.handed_off, pending.previous_end)
 
 
@@ -100,8 +101,9 @@ def wait_text(wait: Wait) -> str:
     return f"{said}{policy}, since {line(wait.since)}{expires}"
 
 
-def _approval_text(then: OnApprove) -> str:
-    after, before = ", ".join(map(line, then.after)), " or ".join(map(line, then.after))
+def approval_text(then: OnApprove) -> str:
+    """What an approval would do."""
+    after, before = _named(then.after, ", "), _named(then.ended_by, " or ")
     said = {
         "granted": "granted when a worker has a free slot",
         "waits": f"granted after {after}",
@@ -111,7 +113,12 @@ def _approval_text(then: OnApprove) -> str:
     }[then.then]
     if then.version is not None:
         said += f"; on version {line(then.version)}"
-    return said + (f"; ends {', '.join(map(line, then.ends))}" if then.ends else "")
+    return said + (f"; ends {_named(then.ends, ', ')}" if then.ends else "")
+
+
+def _named(runs: Sequence[str], between: str) -> str:
+    more = f" and {len(runs) - RUNS_SHOWN_MAX} more" if len(runs) > RUNS_SHOWN_MAX else ""
+    return between.join(line(run) for run in runs[:RUNS_SHOWN_MAX]) + more
 
 
 def _touch_text(touch: Touch) -> str:

@@ -11,19 +11,17 @@ from collections.abc import Callable
 import msgspec
 from msgspec import Raw
 
-from keylane.journal.port import Journal, Place
-from keylane.outcome import Json
-from keylane.schemas import topics
+from keylane.journal.port import Journal
+from keylane.outcome import Json, OnApprove
 from keylane.schemas.base import NULL
-from keylane.schemas.codec import decode_state
 from keylane.schemas.events import ParkReason
-from keylane.schemas.state import Member, Resource, Run
-from keylane.views import LaneView, fold, read_all
+from keylane.schemas.state import Member, Run
+from keylane.views import LaneView, read_state
+from keylane.waits import on_approve, queue_of, requests_of
 
 
-class IfApproved(msgspec.Struct, frozen=True, kw_only=True):
-    """A parked run, and what becomes of it and of others when it is approved now. `actor` and `payload` are
-    agent-written."""
+class Review(msgspec.Struct, frozen=True, kw_only=True):
+    """What a person is asked: a parked run, and what approving it would do. `actor` and `payload` are agent-written."""
 
     request_id: str
     """What a decision names: the first of those who want it."""
@@ -42,28 +40,14 @@ class IfApproved(msgspec.Struct, frozen=True, kw_only=True):
     """What its requester had read."""
     version_seen: str
     """The version that is known now: an approval is bound to it. Empty: none is known."""
-    before: tuple[str, ...]
-    """Runs that come first: the holder's, and those that were accepted earlier. None: it is granted next."""
-    held_by: str | None
-    unserved: bool
-    """No worker handles its action now."""
-    superseded_by: tuple[str, ...]
-    """Which of those end this run when they complete: they change the same resource after the decision."""
-    supersedes: tuple[str, ...]
-    """Runs that wait and go no further once this one completes: they were approved, begun or decided on before it."""
+    on_approve: OnApprove
 
 
-async def read_review(journal: Journal, partition: int, find: Callable[[LaneView], Run | None]) -> IfApproved | None:
+async def read_review(journal: Journal, partition: int, find: Callable[[LaneView], Run | None]) -> Review | None:
     """What a person is asked about the run that `find` finds, as of the lane's last commit; None: it finds none."""
-    records = await read_all(journal, Place(topics.STATE, partition))
-    view = fold(records, partition)
+    view = await read_state(journal, partition)
     run = find(view)
-    if run is None:
-        return None
-    key = b"resource/" + run.resource.encode()
-    value = next((each.value for each in reversed(records) if each.key == key), None)
-    resource = None if value is None else decode_state(value)
-    return if_approved(view, run, resource if isinstance(resource, Resource) else None)
+    return None if run is None else review_of(view, run)
 
 
 def parked_run(view: LaneView, resource: str, request_id: str) -> Run | None:
@@ -85,20 +69,17 @@ def asked_by(view: LaneView, run: Run) -> str:
     return f"{view.partition}-{run.review.order}"
 
 
-def if_approved(view: LaneView, run: Run, resource: Resource | None) -> IfApproved:
-    """What approving the parked `run` does; `resource` is what the lane knows of its requested key."""
+def review_of(view: LaneView, run: Run) -> Review:
+    """What a person is asked about the parked `run`."""
     assert run.review is not None
-    members = _live(view, run)
+    queue = queue_of(view, run.owner)
+    requests = requests_of(queue, run)
     digest = leading_digest(view, run)
+    resource = view.resources.get(run.resource)
     version = None if resource is None else resource.version
-    held = next((each for each in view.runs.values() if each.owner == run.owner and each.state == "Held"), None)
-    waiting = sorted((each for each in view.runs.values() if _waits_beside(each, run)), key=lambda each: each.order)
-    earlier = [each for each in waiting if each.order < run.order and not _steps_aside(view, each)]
-    later = [each for each in waiting if each not in earlier]
-    before = [*([held] if held else []), *earlier]
-    return IfApproved(
-        request_id=members[0].id if members else run.id,
-        requests=tuple(member.id for member in members),
+    return Review(
+        request_id=requests[0] if requests else run.id,
+        requests=requests,
         resource=run.resource,
         action=run.action,
         actor=run.actor,
@@ -109,11 +90,7 @@ def if_approved(view: LaneView, run: Run, resource: Resource | None) -> IfApprov
         conflict_id=asked_by(view, run),
         expected_version=run.expected_version,
         version_seen=version or "",
-        before=tuple(each.id for each in before),
-        held_by=held.holder if held else None,
-        unserved=run.action in view.unserved,
-        superseded_by=tuple(each.id for each in before if each.resource == run.resource),
-        supersedes=tuple(each.id for each in later if each.resource == run.resource and _is_firm(each, version)),
+        on_approve=on_approve(queue, run),
     )
 
 
@@ -136,19 +113,3 @@ def _payload(view: LaneView, run: Run, digest: str) -> Raw:
 def _live(view: LaneView, run: Run) -> list[Member]:
     members = (each for each in view.members.values() if each.run == run.id and each.left is None)
     return sorted(members, key=lambda each: each.order)
-
-
-def _waits_beside(each: Run, run: Run) -> bool:
-    return each.owner == run.owner and each.state == "Waiting" and each.id != run.id
-
-
-def _steps_aside(view: LaneView, run: Run) -> bool:
-    """Whether it lets others pass: it is not ready, or nobody handles its action."""
-    unserved = view.unserved.get(run.action)
-    return (run.ready_ms is not None and run.ready_ms > view.clock_ms) or (unserved is not None and unserved.aside)
-
-
-def _is_firm(run: Run, version: str | None) -> bool:
-    """Whether other work that completes first ends it: only forward."""
-    decided_on = (run.review.version_seen if run.review is not None else None) or run.expected_version
-    return run.review is not None or run.granted_order is not None or (version is not None and decided_on == version)

@@ -16,7 +16,7 @@ from keylane.changes import ChangeTicket
 from keylane.client import Client, SubmitOptions
 from keylane.command_answers import CancelAnswer
 from keylane.outcome import Json, Outcome, Ownership, Position, Status
-from keylane.reviews import IfApproved
+from keylane.reviews import Review
 from keylane.schemas.conflicts import ConflictResolved
 from keylane.schemas.events import AnyEvent, Changed, ChangeEffect, Decided, Verdict
 from keylane.schemas.requests import ResourceChange, WorkRequest
@@ -130,7 +130,7 @@ class SyncClient:
             lambda: self._client.changed(resource, version, by=by, what=what, at=at, source=source, sequence=sequence)
         )
 
-    def review(self, resource: str, request_id: str) -> IfApproved:
+    def review(self, resource: str, request_id: str) -> Review:
         """See `Client.review`."""
         return self._portal.call(self._client.review, resource, request_id)
 
@@ -143,7 +143,7 @@ class SyncClient:
         version_seen: str,
         note: str,
         by: str | None = None,
-        seen: IfApproved | None = None,
+        seen: Review | None = None,
     ) -> Decided:
         """See `Client.decide`."""
         return self._portal.call(

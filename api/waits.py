@@ -107,10 +107,11 @@ def on_approve(queue: Queue, run: Run) -> OnApprove:
     version = run.expected_version if resource is None or resource.version is None else resource.version
     ahead = [each for each in queue.waiting if each.order < run.order and _goes_first(view, each)]
     first = ahead if queue.held is None else [queue.held, *ahead]
+    ending = [each.id for each in first if each.resource == run.resource]
     then: Approved = "waits" if first else "granted"
     if resource is not None and resource.version is None and run.expected_version in resource.superseded:
         then = "refused"
-    elif any(each.resource == run.resource for each in first):
+    elif ending:
         then = "superseded"
     elif not any(run.action in session.actions for session in view.sessions.values()):
         then = "no_worker"
@@ -120,6 +121,7 @@ def on_approve(queue: Queue, run: Run) -> OnApprove:
         then=then,
         after=tuple(each.id for each in first[:RUNS_NAMED_MAX]),
         version=version,
+        ended_by=tuple(ending[:RUNS_NAMED_MAX]),
         ends=tuple(ended[:RUNS_NAMED_MAX]),
     )
 

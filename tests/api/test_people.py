@@ -9,13 +9,13 @@ import pytest
 from client_lane import KEY, TIME, P, lane, state_record
 from msgspec import Raw
 
-from keylane import Client, Refused, SyncClient, Unavailable, publishing
+from keylane import Client, Refused, SyncClient, Unavailable, publishing, reviews
 from keylane.conflicts import grouped
 from keylane.journal import errors as journal_errors
 from keylane.journal.memory import MemoryJournal
 from keylane.journal.port import Record, Stored
 from keylane.request_status import request_status
-from keylane.reviews import IfApproved, if_approved, leading_digest, parked_run
+from keylane.reviews import leading_digest, parked_run, review_of
 from keylane.schemas.conflicts import ConflictArtifact, ConflictResolved
 from keylane.schemas.events import Changed, Decided, Event, Party
 from keylane.schemas.events import Refused as RefusedEvent
@@ -140,13 +140,13 @@ def test_the_blocking_client_has_the_same_doors(name: str) -> None:
 # -- what approving will do -------------------------------------------------------------------------------------------
 
 
-def asked_of(*records: StateRecord, version: str | None = "v2") -> IfApproved:
+def asked_of(*records: StateRecord, version: str | None = "v2") -> reviews.Review:
     """About the parked run p."""
-    view = fold(stored(*records), P)
+    resource = Resource(key=KEY, completed_order=0, completed_run="", completed_action="", forget_ms=9, version=version)
+    view = fold(stored(resource, *records), P)
     parked = parked_run(view, KEY, "p")
     assert parked is not None
-    resource = Resource(key=KEY, completed_order=0, completed_run="", completed_action="", forget_ms=9, version=version)
-    return if_approved(view, parked, resource)
+    return review_of(view, parked)
 
 
 PARKED = run("p", "Parked", 5, action="rollback", review=ASKED, actor="ann", expected_version="v1")
@@ -155,7 +155,8 @@ PARKED = run("p", "Parked", 5, action="rollback", review=ASKED, actor="ann", exp
 @pytest.mark.requirement("S1.8")
 def test_it_is_granted_next_where_nothing_is_before_it() -> None:
     asked = asked_of(PARKED, run("later", order=6))
-    assert (asked.before, asked.held_by, asked.superseded_by, asked.supersedes) == ((), None, (), ())
+    on = asked.on_approve
+    assert (on.then, on.after, on.ended_by, on.ends, on.version) == ("no_worker", (), (), (), "v2")
     assert (asked.version_seen, asked.expected_version, asked.conflict_id) == ("v2", "v1", f"{P}-4")
     assert (asked.payload, asked.digest, asked.requests, asked.actor) == (1, "d", ("p",), "ann")
     assert asked_of(PARKED, version=None).version_seen == ""
@@ -167,8 +168,8 @@ def test_it_comes_after_the_holder_and_what_was_accepted_earlier_and_is_supersed
     elsewhere = run("pod", order=2, resource="deploy://pod")
     resting = run("rests", order=3, ready_ms=5_000)
     asked = asked_of(PARKED, holder, elsewhere, resting)
-    assert (asked.before, asked.held_by) == (("h", "pod"), "worker-1")
-    assert asked.superseded_by == ("h",), "a pod's completion changes another resource; who rests lets it pass"
+    assert (asked.on_approve.then, asked.on_approve.after) == ("superseded", ("h", "pod"))
+    assert asked.on_approve.ended_by == ("h",), "a pod's completion changes another resource; who rests lets it pass"
 
 
 @pytest.mark.requirement("S1.8")
@@ -177,7 +178,7 @@ def test_what_was_approved_begun_or_decided_on_its_version_goes_no_further_once_
     begun = run("b", order=7, granted_order=3, attempt=1)
     decided_on_it, on_another = run("c", order=8, expected_version="v2"), run("d", order=9, expected_version="v7")
     asked = asked_of(PARKED, approved, begun, decided_on_it, on_another, run("free", order=10))
-    assert asked.supersedes == ("a", "b", "c")
+    assert asked.on_approve.ends == ("a", "b", "c")
 
 
 def test_the_digest_is_that_of_the_newest_payload_that_somebody_still_wants() -> None:

@@ -13,15 +13,17 @@ from test_cli_render import EVIL, Terminal, hidden, shown
 from keylane import Client, cli
 from keylane.cli_text import HIDDEN
 from keylane.conflicts import ConflictGroup, ConflictShown
+from keylane.outcome import OnApprove
 from keylane.render_people import PEOPLE_TEXTS
-from keylane.reviews import IfApproved
+from keylane.reviews import Review
 from keylane.schemas.conflicts import ConflictArtifact, ConflictResolved
 from keylane.schemas.events import Changed, Decided, Party
 
-ASKED = IfApproved(
+ASKED = Review(
     request_id=EVIL, requests=(EVIL, "r-2"), resource=EVIL, action=EVIL, actor=EVIL, payload={EVIL: EVIL},
     digest="d" * 64, reason="on_conflict", since=EVIL, conflict_id=EVIL, expected_version=EVIL,
-    version_seen=EVIL, before=(EVIL,) * 7, held_by=EVIL, unserved=True, superseded_by=(EVIL,), supersedes=(EVIL,),
+    version_seen=EVIL,
+    on_approve=OnApprove(then="superseded", after=(EVIL,) * 7, version=EVIL, ended_by=(EVIL,) * 7, ends=(EVIL,)),
 )  # fmt: skip
 ARTIFACT = ConflictArtifact(
     id=EVIL, kind="parked", resource=EVIL, action=EVIL, parties=(Party(request=EVIL, version=EVIL, digest=EVIL),),
@@ -30,7 +32,7 @@ ARTIFACT = ConflictArtifact(
 SAID = {"seq": 1, "clock_ms": 0, "time": EVIL, "resource": EVIL, "owner": EVIL, "by": EVIL}
 ANSWERS = [
     ASKED,
-    ConflictShown(artifact=ARTIFACT, since=EVIL, resolved=None, if_approved=ASKED, command=EVIL),
+    ConflictShown(artifact=ARTIFACT, since=EVIL, resolved=None, review=ASKED, command=EVIL),
     ConflictGroup(
         fingerprint=EVIL, kind="parked", resources=EVIL, actions=(EVIL,), count=2, open=1, first=EVIL, last=EVIL,
         newest=EVIL, runbook=EVIL,
@@ -55,7 +57,7 @@ def test_an_answer_shows_what_agents_hid_and_its_json_is_the_struct(answer: msgs
 
 def test_what_is_settled_says_how_and_asks_for_nothing() -> None:
     resolved = ConflictResolved(id="0-9", conflict="0-1", resource="r", by="ann", note="seen to")
-    text = shown(ConflictShown(artifact=ARTIFACT, since="t", resolved=resolved, if_approved=None, command=None), "text")
+    text = shown(ConflictShown(artifact=ARTIFACT, since="t", resolved=resolved, review=None, command=None), "text")
     assert "resolved by ann: seen to" in text and "open:" not in text
 
 
@@ -80,7 +82,7 @@ def decisions(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[dict[str,
     async def left(self: Client, *why: object) -> None:
         pass
 
-    async def review(self: Client, resource: str, request_id: str) -> IfApproved:
+    async def review(self: Client, resource: str, request_id: str) -> Review:
         return msgspec.structs.replace(ASKED, version_seen="v2", payload="\x1b[31mred")
 
     async def decide(self: Client, resource: str, request_id: str, verdict: str, **fields: object) -> Decided:
@@ -105,7 +107,7 @@ def run(*more: str, answer: bytes | None = None) -> tuple[int, str]:
 def test_a_person_at_a_terminal_sees_what_approving_does_and_is_asked(decisions: list[dict[str, object]]) -> None:
     code, said = run(answer=b"y\n")
     assert (code, [each["version_seen"] for each in decisions]) == (0, ["v2"])
-    assert "on approve: it goes ahead on version v2" in said and "approve it? [y/N]" in said
+    assert "on approve: superseded if" in said and "approve it? [y/N]" in said
     plain = said.replace("\x1b[2m", "").replace("\x1b[0m", "").replace("\x1b[33m", "")  # rich's own styles
     assert not [each for each in plain if unicodedata.category(each) in HIDDEN and each != "\n"]
 

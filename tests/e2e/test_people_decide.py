@@ -101,13 +101,14 @@ async def test_a_review_from_the_request_to_its_outcome(service: People, tmp_pat
     status = people.ask("request", API, "r-1")
     shown = people.ask("conflict", "show", status["conflict_id"])
     assert shown["artifact"]["kind"] == "parked" and shown["resolved"] is None
-    prospect = shown["if_approved"]
+    prospect = shown["review"]
     assert (prospect["request_id"], prospect["payload"], prospect["actor"]) == ("r-1", "r-1", "agent-7")
-    assert (prospect["version_seen"], prospect["before"], prospect["held_by"]) == ("v1", ["hold-api"], "w-1")
-    assert prospect["superseded_by"] == ["hold-api"]
+    then = prospect["on_approve"]
+    assert (prospect["version_seen"], then["version"], then["after"]) == ("v1", "v1", ["hold-api"])
+    assert (then["then"], then["ended_by"]) == ("superseded", ["hold-api"])
     told = people.text("conflict", "show", status["conflict_id"])
     assert "keylane decide deploy://api r-1 approve --version-seen v1 --note WHY" in told
-    assert "on approve: it goes ahead on version v1" in told
+    assert "on approve: superseded if hold-api completes before it" in told
 
     async with Client(people.url, actor="agent-7") as client:
         ticket = await client.submit(API, "rollback", "r-1", request_id="r-1")  # again: its first answer
