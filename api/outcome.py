@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 
 from keylane.errors import ErrorBody
+from keylane.schemas.state import OnLoss
 
 Json: TypeAlias = Any
 """A JSON value in Python's builtins. Payloads may also be msgspec structs or dataclasses."""
@@ -131,7 +132,12 @@ class Holding(msgspec.Struct, frozen=True, kw_only=True):
     """Wall time, RFC 3339."""
     lease_left_ms: int
     lease_ends: str
-    """Wall time, RFC 3339, about. Only progress renews it; after it the attempt is lost."""
+    """Wall time, RFC 3339, about. After it the attempt is lost."""
+    renewed_by: Literal["progress"] = "progress"
+    """What renews the lease: its worker being alive does not."""
+    on_loss: OnLoss | Literal["end"]
+    """What becomes of the run then: another attempt; or this was the last: it fails, or a person is asked. `end`: its
+    holder was asked to stop, and it ends in the way that it was asked for."""
 
 
 class OnApprove(msgspec.Struct, frozen=True, kw_only=True):

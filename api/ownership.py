@@ -78,6 +78,7 @@ def _holding(queue: Queue, run: Run, wall_ms: int) -> Holding:
         since=run.since,
         lease_left_ms=max(0, run.lease_until_ms - view.clock_ms),
         lease_ends=wall(view, run.lease_until_ms),
+        on_loss=run.on_loss if run.stop is None else "end",
     )
 
 

@@ -11,6 +11,7 @@ from keylane.outcome import Ended, Holding, OnApprove, Ownership, Pending, Touch
 Row = tuple[str, str]
 
 DELAYS = {"quiet": "nobody has asked for a while", "min_interval": "the last one began", "backoff": "its last attempt"}
+ON_LOSS = {"retry": "tried again", "fail": "failed", "review": "a person decides", "end": "ended as was asked"}
 COMMAND_CHARACTERS_MAX = 700
 RUNS_SHOWN_MAX = 5
 
@@ -42,9 +43,12 @@ def _holding_rows(held: Holding) -> Iterator[Row]:
     if held.state == "stale_lease":
         yield f"    its time was over at {line(held.lease_ends)}, and no router has ended it", "yellow"
     elif held.blocked is not None:
-        yield f"    blocked: {line(held.blocked)}; lost at {line(held.lease_ends)}", "yellow"
+        yield (
+            f"    blocked: {line(held.blocked)}; lost at {line(held.lease_ends)}, then {ON_LOSS[held.on_loss]}",
+            "yellow",
+        )
     else:
-        yield f"    lost at {line(held.lease_ends)}, unless progress renews it", ""
+        yield f"    lost at {line(held.lease_ends)}, unless progress renews it; then {ON_LOSS[held.on_loss]}", ""
     yield from _handed_rows(held.handed_off, held.previous_end)
 
 

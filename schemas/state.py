@@ -37,6 +37,10 @@ class LaneRecord(Schema, frozen=True, kw_only=True):
     """Grows with every load."""
 
 
+OnLoss = Literal["retry", "fail", "review"]
+"""`retry`: it waits for its next attempt. This was the last one: it fails, or a person is asked."""
+
+
 class IdempotencyKey(msgspec.Struct, frozen=True, kw_only=True):
     """A requester's own name for its work, with what tells that work from any other."""
 
@@ -122,6 +126,8 @@ class Run(Schema, frozen=True, kw_only=True):
     lease_until_ms: int | None = None
     hold_until_ms: int | None = None
     """Held: no renewal reaches beyond."""
+    on_loss: OnLoss = "retry"
+    """Held: what becomes of it when this lease is lost."""
     blocked: str | None = None
     stop: Status | None = None
     """Held: asked to stop; the status that it ends with unless it completes first."""

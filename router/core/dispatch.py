@@ -182,4 +182,5 @@ def _held(
         lease_ms=policy.lease_ms,
         lease_until_ms=min(now.clock_ms + policy.lease_ms, hold_until_ms),
         hold_until_ms=hold_until_ms,
+        on_loss="retry" if attempt < policy.attempts else policy.then,
     )

@@ -227,6 +227,7 @@ def _unheld(run: Run) -> Run:
         lease_ms=0,
         lease_until_ms=None,
         hold_until_ms=None,
+        on_loss="retry",
         blocked=None,
     )
 

@@ -100,10 +100,30 @@ def test_blocked_is_a_state_of_its_own_and_its_lease_runs_out() -> None:
     assert f"blocked: waits for a quota; lost at {at(300_000)}" in text(owned)
 
 
+@pytest.mark.requirement("S1.3")
+@pytest.mark.parametrize(
+    ("then", "attempt", "on_loss"), [("fail", 1, "retry"), ("fail", 2, "fail"), ("review", 2, "review")]
+)
+def test_what_becomes_of_a_run_when_its_lease_is_lost_is_said_before_and_then_so(
+    then: str, attempt: int, on_loss: str
+) -> None:
+    bench = worked(attempts=2, then=then)
+    for _ in range(attempt - 1):
+        bench.fail("r1")
+        bench.wait(2_000)
+    held = who(bench).held
+    assert held is not None and (held.attempt, held.renewed_by, held.on_loss) == (attempt, "progress", on_loss)
+    bench.beat("w")  # it has read the item: else the attempt would not count
+    bench.leave("w")
+    run = bench.lane.runs["r1"]
+    assert {"Waiting": "retry", "Done": "fail", "Parked": "review"}[run.state] == on_loss
+
+
 def test_a_holder_that_was_asked_to_stop_is_stopping() -> None:
     bench = worked()
     bench.cancel("r1")
-    assert who(bench).states == ("stopping",)
+    owned = who(bench)
+    assert owned.states == ("stopping",) and owned.held is not None and owned.held.on_loss == "end"
 
 
 @pytest.mark.requirement("S1.1")

@@ -72,6 +72,7 @@ ANSWERS = [
             since=EVIL,
             lease_left_ms=41_000,
             lease_ends=EVIL,
+            on_loss="review",
         ),
         waiting=(
             Pending(

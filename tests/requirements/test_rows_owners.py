@@ -114,6 +114,7 @@ async def test_blocked_is_a_state_of_its_own_and_does_not_renew(fleet: Fleet) ->
     held = (await fleet.alice.who(key)).held
     status = await fleet.alice.status(key, ticket.request_id)
     assert held is not None and (held.state, held.blocked) == ("blocked", "waits for the backup")
+    assert (held.renewed_by, held.on_loss) == ("progress", "retry")
     assert (status.state, status.blocked) == ("held", "waits for the backup")
     lost, granted = await fleet.record.nth(Lost, key), await fleet.record.nth(Granted, key)
     assert lost.reason == "lease_expired"
