@@ -53,6 +53,9 @@ version = "required"
 version = "required"
 [actions."demo.drain"]
 limit = { count = 1, until = ["demo.undrain"] }
+[[scopes]]
+match = "k8s://{cluster}/pods/{namespace}/{app}/{pod}"
+owner = "k8s://{cluster}/deployments/{namespace}/{app}"
 """
 
 
@@ -98,7 +101,7 @@ async def _play(context: CommandContext, directory: Path) -> int:
         await killed(stage, f"db://orders-{telling}", alice)
         await stopped(stage, f"vault://keys-{telling}", alice)
         await rollback_against_hotfix(stage, f"deploy://shop-{telling}", alice, bob)
-        await two_drains(stage, f"k8s://prod-{telling}/deployments/shop/cart", alice, bob)
+        await two_drains(stage, f"k8s://prod-{telling}/pods/shop/cart", alice, bob)
         return stage.claims
 
 

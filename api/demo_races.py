@@ -53,18 +53,20 @@ async def rollback_against_hotfix(stage: Stage, resource: str, alice: Client, bo
     stage.claim("no worker was given the rollback", len(stage.record.of(Granted, resource)) == 1)
 
 
-async def two_drains(stage: Stage, resource: str, alice: Client, bob: Client) -> None:
+async def two_drains(stage: Stage, pods: str, alice: Client, bob: Client) -> None:
     """One pod of two may be drained until it is undrained: also when the first drain has finished long ago."""
+    one, other = f"{pods}/1", f"{pods}/2"
     stage.scene("Two drains would leave no capacity")
-    stage.say(f"{resource} has two pods. alice drains pod-1; bob, who has not heard of it, wants to drain pod-2.")
-    drain = await alice.submit(resource, "demo.drain", "pod-1")
-    await stage.record.until("the first drain's grant", lambda: first(stage.record.of(Granted, resource)))
-    early = await (await bob.submit(resource, "demo.drain", "pod-2")).outcome(OUTCOME_S)
+    stage.say(f"alice drains {one}; bob, who has not heard of it, wants to drain {other}.")
+    stage.say("These are all the pods there are. A scope rule gives both to their deployment, where a limit counts.")
+    drain = await alice.submit(one, "demo.drain")
+    await stage.record.until("the first drain's grant", lambda: first(stage.record.of(Granted, one)))
+    early = await (await bob.submit(other, "demo.drain")).outcome(OUTCOME_S)
     await drain.outcome(OUTCOME_S)
-    late = await (await bob.submit(resource, "demo.drain", "pod-2")).outcome(OUTCOME_S)
-    ended = await stage.record.until("the first drain's end", lambda: first(stage.record.of(Ended, resource)))
-    shown = [await _artifact(stage, "limit_reached", resource, outcome) for outcome in (early, late)]
-    before, after = await stage.record.until("both refusals", lambda: two(stage.record.of(Refused, resource)))
+    late = await (await bob.submit(other, "demo.drain")).outcome(OUTCOME_S)
+    ended = await stage.record.until("the first drain's end", lambda: first(stage.record.of(Ended, one)))
+    shown = [await _artifact(stage, "limit_reached", other, outcome) for outcome in (early, late)]
+    before, after = await stage.record.until("both refusals", lambda: two(stage.record.of(Refused, other)))
     stage.claim("while it drains, bob's is refused: LIMIT_REACHED", before.seq < ended.seq and _is_full(early))
     stage.claim("it is refused as well when the first has finished", after.seq > ended.seq and _is_full(late))
     stage.show(shown[1])
@@ -72,9 +74,9 @@ async def two_drains(stage: Stage, resource: str, alice: Client, bob: Client) ->
         "the conflict artifact names the drain that still stands",
         [party.request for party in shown[1].parties] == [late.request_id, drain.request_id],
     )
-    await alice.run(resource, "demo.undrain", "pod-1", timeout_s=OUTCOME_S)
-    again = await bob.run(resource, "demo.drain", "pod-2", timeout_s=OUTCOME_S)
-    stage.claim("after pod-1 is undrained, bob's goes ahead", again.status == "completed")
+    await alice.run(one, "demo.undrain", timeout_s=OUTCOME_S)
+    again = await bob.run(other, "demo.drain", timeout_s=OUTCOME_S)
+    stage.claim("after the first is undrained, bob's goes ahead", again.status == "completed")
 
 
 def _code(outcome: Outcome) -> str:

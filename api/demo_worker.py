@@ -58,10 +58,10 @@ async def make(item: Item[Change]) -> Done:
     return item.done({"now": made}, version=made, observed_version=made)
 
 
-async def drain(item: Item[str]) -> dict[str, str]:
+async def drain(item: Item[None]) -> dict[str, str]:
     """Takes or gives back a pod's load."""
     await anyio.sleep(DRAIN_S)
-    return {"pod": item.payload}
+    return {"pod": item.resource}
 
 
 async def migrate(item: Item[None]) -> dict[str, int]:
