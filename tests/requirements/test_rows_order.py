@@ -10,7 +10,9 @@ from requirements.fleet import OUTCOME_S, PARTITIONS, RUNBOOK, Fleet
 
 from keylane import Refused
 from keylane.history import ends_of, past
+from keylane.layout import Layout
 from keylane.schemas.events import AttemptFailed, Ended, Granted, Lost, Queued
+from keylane.schemas.metadata import Metadata
 
 pytestmark = pytest.mark.anyio
 row = pytest.mark.requirement
@@ -37,7 +39,8 @@ async def test_a_resource_by_its_arn_is_leased_for_five_minutes_and_every_lock_i
         assert (await ticket.outcome(OUTCOME_S)).status == "completed"
     # The log as anybody reads it later: each acquire and each release, by whom, when, under which token.
     ends = await ends_of(fleet.journal, range(PARTITIONS))
-    log = [shown.event async for shown in past(fleet.journal, ends, key)]
+    layout = Layout(Metadata(partitions=PARTITIONS))
+    log = [shown.event async for shown in past(fleet.journal, layout, ends, key)]
     locks = [event for event in log if isinstance(event, Granted | Ended | Lost | AttemptFailed)]
     assert [(type(event), event.run, event.token) for event in locks] == [
         (kind, ticket.request_id, token)
