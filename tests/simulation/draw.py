@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable
 
 from msgspec.structs import replace
+from simulation.draw_rules import with_rules
 from simulation.scenario import Act, Does, Fault, Hand, Handling, Scenario, What
 from simulation.wire import Net
 
@@ -52,7 +53,8 @@ def draw(seed: int, mix: str | None = None) -> Scenario:
     )
     scenario = replace(scenario, acts=_acts(dice, scenario))
     drawn = dice.choice(MIXES)
-    return (drawn if mix is None else globals()[f"_{mix}"])(dice, scenario)
+    scenario = (drawn if mix is None else globals()[f"_{mix}"])(dice, scenario)
+    return with_rules(Dice(f"rules/{seed}"), scenario, always=mix == "rules")
 
 
 def _policy(dice: Dice) -> Policy:
@@ -149,6 +151,11 @@ def _faults(
 
 def _calm(dice: Dice, scenario: Scenario) -> Scenario:
     return replace(scenario, net=Net(slow=dice.choice([0, 0.02])))
+
+
+def _rules(dice: Dice, scenario: Scenario) -> Scenario:
+    """Hardly a fault, and every rule (`draw_rules`)."""
+    return _calm(dice, scenario)
 
 
 def _crashes(dice: Dice, scenario: Scenario) -> Scenario:

@@ -28,3 +28,9 @@ class Findings:
 def true_resource(spelt: str) -> str:
     """The resource of the simulation that a key means: `odd_records` spells them in these ways alone."""
     return spelt.lower().replace("%72", "r").rstrip("/")
+
+
+def true_owner(spelt: str) -> str:
+    """The owning key of a resource of the simulation: that of a pod is its deployment (`draw_rules.POD_SCOPE`)."""
+    kind, _, name = true_resource(spelt).partition("://")
+    return f"deploy://{name.partition('/')[0]}" if kind == "pod" else f"{kind}://{name}"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 from typing import Any
 
 from msgspec import Raw
+from simulation.findings import true_owner
 from simulation.scenario import Act, Scenario
 
 from keylane.journal.partitioner import partition_of
@@ -32,7 +34,7 @@ GARBAGE = (b"{", b"", b'{"type":"WorkRequest","id":"g"}', b'{"type":"Sing","id":
 def odd_record(act: Act, scenario: Scenario) -> tuple[Record, bool]:
     """The record of an act that goes through no client; and whether it is a request that must have its end."""
     dice = random.Random(f"odd/{scenario.seed}/{act.id}/{act.at_ms}")
-    partition = partition_of(act.resource.encode(), scenario.partitions)
+    partition = partition_of(true_owner(act.resource).encode(), scenario.partitions)
     topic, is_request = topics.REQUESTS, False
     record: Schema
     match act.does:
@@ -41,6 +43,10 @@ def odd_record(act: Act, scenario: Scenario) -> tuple[Record, bool]:
             record, is_request = _work(act, act.resource, seen=dice.choice([None, 0, 1, 10**6])), True
         case "request_alias":
             record, is_request = _work(act, _alias(act.resource, dice)), True
+        case "submit" | "submit_twice":
+            record, is_request = _work(act, act.resource), True
+        case "reuse_id":
+            record = _work(act, act.resource)
         case "request_astray":
             record, is_request = _work(act, act.resource, hops=dice.choice([0, 0, 1])), True
             partition = (partition + 1) % scenario.partitions
@@ -56,7 +62,18 @@ def odd_record(act: Act, scenario: Scenario) -> tuple[Record, bool]:
 
 def _work(act: Act, resource: str, **fields: Any) -> WorkRequest:
     return WorkRequest(
-        id=act.id, resource=resource, action=act.action, payload=Raw(act.payload.encode()), actor="odd", **fields
+        id=act.id,
+        resource=resource,
+        action=act.action,
+        payload=Raw(act.payload.encode()),
+        actor="odd",
+        idempotency_key=act.idempotency_key,
+        expected_version=act.expected_version,
+        coalesce_key=act.coalesce_key,
+        requires=act.requires,
+        deadline_ms=None if act.deadline_s is None else round(act.deadline_s * 1_000),
+        reject_if_busy=act.reject_if_busy,
+        **fields,
     )
 
 
@@ -66,17 +83,34 @@ def _alias(resource: str, dice: random.Random) -> str:
 
 
 def _command(act: Act, partition: int) -> Schema:
-    id, key = f"{act.id}-{act.does}", act.resource
+    id, key = f"{act.id}-{act.does}" + (f"-{act.number}" if act.number else ""), act.resource
     about: dict[str, Any] = {"id": id, "resource": key, "run": act.id, "token": 1, "secret": "s"}
     match act.does:
         case "decide":
-            return Decision(id=id, resource=key, request=act.id, verdict="approve", by="ann", version_seen="v1")
+            digest = {"": None, "seen": hashlib.sha256(act.payload.encode()).hexdigest(), "other": "0"}[act.digest]
+            return Decision(
+                id=id,
+                resource=key,
+                request=act.id,
+                verdict=act.verdict,
+                by="ann",
+                version_seen=act.version,
+                digest=digest,
+            )
         case "resolve":
             return Resolution(id=id, conflict=f"{partition}-{act.at_ms % 50}", resource=key, by="ann", note="seen")
         case "lock":
             return LockRequest(id=id, resource=key, session="s", secret="s")
         case "change":
-            return ResourceChange(id=id, resource=key, version="v9", by="ann", what="edit")
+            return ResourceChange(
+                id=id,
+                resource=key,
+                version=act.version,
+                by="ann",
+                what=act.what,
+                source=act.source,
+                sequence=act.sequence,
+            )
         case "end_session":
             return SessionEnded(id=id, session="s", secret="s")
         case "renew":

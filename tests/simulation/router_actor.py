@@ -23,8 +23,8 @@ class RouterActor:
     """One life of a router process."""
 
     def __init__(self, scenario: Scenario, process: Process, journal: Journal, truth: Truth) -> None:
-        self._config = Config(url=None, partitions=scenario.partitions, policy=scenario.policy)
-        self._metadata = Metadata(partitions=scenario.partitions)
+        self._config = Config(url=None, partitions=scenario.partitions, policy=scenario.policy, scopes=scenario.scopes)
+        self._metadata = Metadata(partitions=scenario.partitions, scopes=scenario.scopes)
         self._process = process
         self._journal = journal
         self._truth = truth

@@ -83,7 +83,7 @@ class Play:
     def __init__(self, scenario: Scenario) -> None:
         self.scenario = scenario
         self.world = World(scenario.seed)
-        self.log = Log(topic_specs(scenario.partitions, ("default",)), lambda: self.world.now_us)
+        self.log = Log(topic_specs(scenario.partitions, scenario.policy.pools), lambda: self.world.now_us)
         self.truth = Truth(self.world, self.log, scenario)
         self.log.heard = self.truth.heard
         self.site = Site(self.world, scenario.net, scenario.seed)
@@ -92,7 +92,7 @@ class Play:
         self.character.on_astray = self.truth.lanes.ended_another
         self.journals: dict[str, Journal] = {}
         self._groups: dict[str, Coordinator] = {}
-        pinned = encode(Metadata(partitions=scenario.partitions))
+        pinned = encode(Metadata(partitions=scenario.partitions, scopes=scenario.scopes))
         self.log.add([Record(topics.METADATA, 0, METADATA_KEY, pinned)], "operator")
 
     def process(self, name: str) -> Process:

@@ -12,6 +12,8 @@ from msgspec import Struct
 from simulation.wire import Net
 
 from keylane.router.core.policy import Policy
+from keylane.schemas.events import Verdict
+from keylane.schemas.metadata import ScopeRule
 
 Does = Literal[
     "submit", "submit_twice", "reuse_id", "cancel", "request_raw", "request_alias", "request_astray", "garbage",
@@ -34,6 +36,20 @@ class Act(Struct, frozen=True, omit_defaults=True):
     payload: str = "0"
     reject_if_busy: bool = False
     deadline_s: float | None = None
+    expected_version: str | None = None
+    idempotency_key: str | None = None
+    coalesce_key: str | None = None
+    requires: tuple[str, ...] = ()
+    version: str = "v1"
+    """Of a decision: the version that was seen; of a change: the one that was made. Empty: none is known."""
+    verdict: Verdict = "approve"
+    digest: Literal["", "seen", "other"] = ""
+    """Of a decision: whether it names the payload of the request, another one, or none."""
+    what: str = "edit"
+    source: str = ""
+    sequence: int | None = None
+    number: int = 0
+    """Tells apart what one agent says twice about one request."""
 
 
 class Fault(Struct, frozen=True, omit_defaults=True):
@@ -51,6 +67,7 @@ class Hand(Struct, frozen=True, omit_defaults=True):
 
     actions: tuple[str, ...]
     slots: int = 4
+    pool: str = "default"
 
 
 class Handling(Struct, frozen=True, omit_defaults=True):
@@ -63,6 +80,10 @@ class Handling(Struct, frozen=True, omit_defaults=True):
     """Works on past its lease without a word."""
     blocked: float = 0.0
     inconsistent: float = 0.0
+    mismatches: float = 0.0
+    """Finds another version than the requester decided on."""
+    versions: int = 1
+    """How many there are that a completion can report."""
     steps_max: int = 3
     step_ms_max: int = 400
 
@@ -74,6 +95,7 @@ class Scenario(Struct, frozen=True, omit_defaults=True):
     character: Literal["kafka", "sqlite"]
     policy: Policy
     partitions: int = 2
+    scopes: tuple[ScopeRule, ...] = ()
     routers: int = 1
     workers: tuple[Hand, ...] = ()
     agents: int = 1

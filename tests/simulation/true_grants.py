@@ -5,20 +5,32 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from simulation.findings import Findings, true_resource
+from simulation.findings import Findings, true_owner, true_resource
 from simulation.log_model import Log
 from simulation.process import Process
 
 from keylane.journal.port import Place
+from keylane.router.core.policy import Policy
 from keylane.schemas import topics
 from keylane.schemas.codec import decode_result
-from keylane.schemas.events import AttemptFailed, Ended, Granted, Lost, Progressed, Queued, WorkerClosed, WorkerOpened
+from keylane.schemas.events import (
+    AttemptFailed,
+    Decided,
+    Ended,
+    Granted,
+    Lost,
+    Parked,
+    Progressed,
+    Queued,
+    WorkerClosed,
+    WorkerOpened,
+)
 
 
 class Grant(NamedTuple):
-    """A grant that is committed. `resource` is the true one, however it was spelt."""
+    """A grant that is committed. `owner` is the true owning key, however its resource was spelt."""
 
-    resource: str
+    owner: str
     run: str
     session: str
     token: int
@@ -28,7 +40,7 @@ class Grant(NamedTuple):
 class TrueGrants:
     """Grants by resource and token, since lanes count their tokens apart."""
 
-    def __init__(self, findings: Findings, log: Log) -> None:
+    def __init__(self, findings: Findings, log: Log, policy: Policy) -> None:
         self.effects: list[tuple[str, str, int]] = []
         self.overlaps = 0
         """Effects on targets that check no tokens, out of turn: not promised, counted."""
@@ -36,6 +48,8 @@ class TrueGrants:
         """By session, the generation that it joined with."""
         self.handlers: dict[type, Callable[[Any, int], None]] = {
             Queued: self._queued,
+            Parked: self._parked,
+            Decided: self._decided,
             Granted: self._granted,
             Progressed: self._progressed,
             AttemptFailed: self._attempt_failed,
@@ -46,6 +60,7 @@ class TrueGrants:
         }
         self._broken = findings.broken
         self._log = log
+        self._policy = policy
         self._live: dict[str, Grant] = {}
         self._grants: dict[tuple[str, int], Grant] = {}
         self._ended: set[Grant] = set()
@@ -61,19 +76,28 @@ class TrueGrants:
 
     # -- what lanes commit ----------------------------------------------------------------------------------
 
-    def _queued(self, event: Queued, partition: int) -> None:
+    def _parked(self, event: Parked, partition: int) -> None:
+        if event.reason == "on_conflict":
+            self._queued(event, partition)
+
+    def _queued(self, event: Queued | Parked, partition: int) -> None:
         if not event.repeat:
             self.forgotten(partition, event.run)  # in the same turn, perhaps: then no tombstone says so
 
+    def _decided(self, event: Decided, partition: int) -> None:
+        """What is approved goes ahead as if it had been granted then."""
+        if event.verdict == "approve":
+            self._first_granted[partition, event.run] = event.seq
+
     def _granted(self, event: Granted, partition: int) -> None:
-        grant = Grant(true_resource(event.resource), event.run, event.session, event.token, partition)
-        live = self._live.get(grant.resource)
+        grant = Grant(true_owner(event.resource), event.run, event.session, event.token, partition)
+        live = self._live.get(grant.owner)
         if live is not None:
             self._broken("two live grants", f"{grant} while {live} is live (promise 1)")
-        before = self._grants.get((grant.resource, event.token))
+        before = self._grants.get((grant.owner, event.token))
         if before is not None:
             self._broken("token reused", f"{grant} and {before} (promise 2)")
-        self._live[grant.resource] = self._grants[grant.resource, event.token] = grant
+        self._live[grant.owner] = self._grants[grant.owner, event.token] = grant
         self._is_forward(event, partition)
         self._is_current(event, partition)
 
@@ -119,16 +143,16 @@ class TrueGrants:
         if event.token is not None:
             self._is_of_the_holder(event, partition)
             self._over(event.resource, event.token)
-        if event.status == "completed":
+        if event.status == "completed" and not self._policy.of(event.action).harmless:
             self._completed[event.resource] = (event.seq, event.run)
 
     def _over(self, resource: str, token: int) -> None:
-        grant = self._grants.get((true_resource(resource), token))
+        grant = self._grants.get((true_owner(resource), token))
         if grant is None:
             return
         self._ended.add(grant)
-        if self._live.get(grant.resource) == grant:
-            del self._live[grant.resource]
+        if self._live.get(grant.owner) == grant:
+            del self._live[grant.owner]
 
     def _is_of_the_holder(self, event: Progressed | AttemptFailed | Ended, partition: int) -> None:
         """A report is believed under the live token alone: the record that brought this about bore that."""
@@ -145,11 +169,11 @@ class TrueGrants:
 
     def acts(self, process: Process, resource: str, run: str, token: int) -> None:
         """A holder that has looked at its own clock believes that it holds `run`, and acts."""
-        grant = self._grants.get((true_resource(resource), token))
+        grant = self._grants.get((true_owner(resource), token))
         if grant is None or grant.run != run:
             self._broken("holds ungranted", f"{process.name} acts on {run} under {token}, which was not granted")
             return
-        live = self._live.get(grant.resource)
+        live = self._live.get(grant.owner)
         if live is not None and live.token != token:
             self._broken("two holders", f"{process.name} acts on {grant} although {live} was granted (leases)")
         elif grant in self._ended:
@@ -158,7 +182,7 @@ class TrueGrants:
     def effect_arrives(self, resource: str, run: str, token: int) -> None:
         """An effect reaches its target, which refuses tokens below the highest that it has seen."""
         resource = true_resource(resource)
-        live = self._live.get(resource)
+        live = self._live.get(true_owner(resource))
         if live is not None and live.token != token:
             self.overlaps += 1
         if token < self._highest.get(resource, 0):

@@ -87,7 +87,7 @@ class TrueLanes:
         self._has_one_pending(lane)
         if self.written_by.get(lane.partition) != process.name or process.dead:
             return
-        restored = Lane(lane.partition, lane.policy, lane.place)
+        restored = Lane(lane.partition, lane.policy, lane.place, lane.owner_of)
         for stored in self._log.at(Place(topics.STATE, lane.partition)).newest.values():
             record = decode_state(stored.value)
             assert not isinstance(record, Undecodable)

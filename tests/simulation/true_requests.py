@@ -6,16 +6,19 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from simulation.findings import Findings, true_resource
+from simulation.findings import Findings, true_owner, true_resource
 from simulation.scenario import Scenario
 
 from keylane.journal.partitioner import partition_of
 from keylane.journal.port import Stored
 from keylane.schemas.codec import decode_request
-from keylane.schemas.events import Coalesced, DeadLettered, Ended, Queued, Refused, Withdrawn
+from keylane.schemas.events import Coalesced, DeadLettered, Ended, Parked, Queued, Refused, Withdrawn
 from keylane.schemas.requests import Cancellation, WorkRequest
 
-REMEMBERED = ("LOCK_HELD", "QUEUE_FULL", "LANE_FULL", "INTERNAL")
+REMEMBERED = (
+    "LOCK_HELD", "QUEUE_FULL", "LANE_FULL", "INTERNAL", "IDEMPOTENCY_MISMATCH", "VERSION_REQUIRED", "STALE_VERSION",
+    "ORDER_VIOLATION", "LIMIT_REACHED",
+)  # fmt: skip
 """Codes of refusals that are kept under the request's id: those of requests that have passed the first rule."""
 
 Id = tuple[int, str]
@@ -32,6 +35,7 @@ class TrueRequests:
         """By partition, runs that are queued or held."""
         self.handlers: dict[type, Callable[[Any, int], None]] = {
             Queued: self._queued,
+            Parked: self._parked,
             Coalesced: self._coalesced,
             Refused: self._refuse,
             Withdrawn: self._withdrawn,
@@ -57,8 +61,9 @@ class TrueRequests:
             self._cancelled.add((stored.partition, command.request))
         elif isinstance(command, WorkRequest):
             resource = true_resource(command.resource)
-            if partition_of(resource.encode(), self._partitions) == stored.partition:  # else it is not decided here
-                content = (resource, command.action, bytes(command.payload))
+            owner = true_owner(resource)
+            if partition_of(owner.encode(), self._partitions) == stored.partition:  # else it is not decided here
+                content = (resource, command.action, bytes(command.payload), command.expected_version)
                 self._contents[stored.partition, command.id].append((stored.offset, content))
 
     def forgotten(self, partition: int, request: str) -> None:
@@ -67,7 +72,11 @@ class TrueRequests:
 
     # -- what lanes commit ----------------------------------------------------------------------------------
 
-    def _queued(self, event: Queued, partition: int) -> None:
+    def _parked(self, event: Parked, partition: int) -> None:
+        if event.reason == "on_conflict":  # else it was accepted before
+            self._queued(event, partition)
+
+    def _queued(self, event: Queued | Parked, partition: int) -> None:
         if not event.repeat:
             self._is_new(partition, event.request)
             self.open[partition].add(event.run)

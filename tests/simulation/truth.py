@@ -28,7 +28,7 @@ class Truth:
     def __init__(self, world: World, log: Log, scenario: Scenario) -> None:
         self.findings = Findings(world)
         self.lanes = TrueLanes(self.findings, log, scenario.seed)
-        self.grants = TrueGrants(self.findings, log)
+        self.grants = TrueGrants(self.findings, log, scenario.policy)
         self.requests = TrueRequests(self.findings, scenario)
         self._log = log
 

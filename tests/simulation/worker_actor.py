@@ -47,13 +47,14 @@ class WorkerActor:
         self._draining.set()
 
     async def _live(self) -> None:
-        worker = Worker("memory://simulated", name=self._process.name, slots=self._hand.slots, drain_s=3.0)
-        for action in self._hand.actions:
+        hand = self._hand
+        worker = Worker("memory://simulated", name=self._process.name, pool=hand.pool, slots=hand.slots, drain_s=3.0)
+        for action in hand.actions:
             worker.handler(action)(self._handle)
         settings = Settings(
-            "default",
+            hand.pool,
             self._process.name,
-            self._hand.slots,
+            hand.slots,
             worker._handlers,
             self._process.boot_ms,
             NoMetrics(),  # type: ignore[arg-type]  # as much of them as a crew asks for
@@ -70,6 +71,8 @@ class WorkerActor:
         for step in range(dice.randint(1, how.steps_max)):
             await tasks.sleep(dice.randint(1, how.step_ms_max) / 1_000)
             item.check()
+            if item.version is not None and dice.random() < how.mismatches:
+                item.expect(dice.choice([item.version, "v1", "v2", "v8"]))
             self._act(item, dice)
             if dice.random() < 0.4:
                 blocked = "a person" if dice.random() < how.blocked else None
@@ -86,7 +89,8 @@ class WorkerActor:
         if dice.random() < how.retries:
             raise Retry(dice.choice([None, 0.2, 1.0]), "later")
         seen = dice.choice(["v1", "v2"]) if dice.random() < how.inconsistent else None
-        return item.done({"by": item.run}, version="v1", observed_version=seen)
+        made = "v1" if how.versions == 1 else dice.choice([None, *(f"v{each + 1}" for each in range(how.versions))])
+        return item.done({"by": item.run}, version=made, observed_version=seen)
 
     def _act(self, item: Item[Any], dice: random.Random) -> None:
         """Act on the resource, at once after the look at the lease. What is sent may be long on its way."""
