@@ -31,7 +31,7 @@ def with_rules(dice: Dice, scenario: Scenario, *, always: bool = False) -> Scena
         return scenario
     rules = frozenset(rule for rule in RULES if always or dice.random() < 0.5)
     policy = _policy(dice, scenario.policy, rules)
-    actions = tuple(policy.actions) + ("restart",)
+    actions = (*policy.actions, "restart")
     # What is to meet has to be about few things, and some of it has to take time.
     resources = [f"deploy://r{number}" for number in range(dice.choice([1, 2, 3]))]
     if "scopes" in rules:
@@ -138,25 +138,25 @@ def _follows(act: Act, requests: dict[str, Act]) -> Act:
 
 def _decisions(dice: Dice, acts: Sequence[Act], scenario: Scenario) -> list[Act]:
     """On what may wait for a person: right and wrong ones, once, twice, late, and of whom nobody knows."""
-    found = []
+    found: list[Act] = []
     for act in acts:
         if act.action != "ask" or act.does not in REQUESTS:
             continue
-        for number in range(dice.choice([0, 1, 1, 2, 3])):
-            found.append(
-                Act(
-                    at_ms=act.at_ms + dice.choice([30, 200, 600, 1_500, 4_000]),
-                    agent=dice.randrange(scenario.agents),
-                    does="decide",
-                    id=act.id if dice.random() < 0.95 else "nobody",
-                    resource=act.resource,
-                    number=number,
-                    payload=act.payload,
-                    verdict="reject" if dice.random() < 0.2 else "approve",
-                    version=dice.choice(["", "", *VERSIONS, "v9"]),
-                    digest=dice.choice(["", "", "seen", "seen", "other"]),
-                )
+        found += [
+            Act(
+                at_ms=act.at_ms + dice.choice([30, 200, 600, 1_500, 4_000]),
+                agent=dice.randrange(scenario.agents),
+                does="decide",
+                id=act.id if dice.random() < 0.95 else "nobody",
+                resource=act.resource,
+                number=number,
+                payload=act.payload,
+                verdict="reject" if dice.random() < 0.2 else "approve",
+                version=dice.choice(["", "", *VERSIONS, "v9"]),
+                digest=dice.choice(["", "", "seen", "seen", "other"]),
             )
+            for number in range(dice.choice([0, 1, 1, 2, 3]))
+        ]
     return found
 
 

@@ -79,6 +79,8 @@ class TrueGrants:
     def _parked(self, event: Parked, partition: int) -> None:
         if event.reason == "on_conflict":
             self._queued(event, partition)
+        elif event.token is not None:
+            self._over(event.resource, event.token)  # its holder had failed for the last time
 
     def _queued(self, event: Queued | Parked, partition: int) -> None:
         if not event.repeat:

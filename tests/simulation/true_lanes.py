@@ -104,7 +104,9 @@ class TrueLanes:
     def _has_one_pending(self, lane: Lane) -> None:
         for alike, entries in lane.equal.items():
             runs = [lane.runs[id] for _, id in entries]
-            pending = [run.id for run in runs if run.state == "Waiting" and run.granted_order is None]
+            pending = [
+                run.id for run in runs if run.state == "Waiting" and run.granted_order is None and not run.review
+            ]
             if len(pending) > 1:
                 self._broken("two pending", f"{pending} wait, all for {alike}: equal requests are one run (rule 4)")
 

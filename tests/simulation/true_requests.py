@@ -52,6 +52,8 @@ class TrueRequests:
         self._accepted_at: dict[Id, int] = {}
         self._refused: set[Id] = set()
         self._cancelled: set[Id] = set()
+        self._keyed: set[Id] = set()
+        """Requests with an idempotency key: theirs is the outcome of what was done under it, whatever it was."""
         self._contents: dict[Id, list[tuple[int, Any]]] = defaultdict(list)
 
     def asked(self, stored: Stored) -> None:
@@ -61,6 +63,8 @@ class TrueRequests:
             self._cancelled.add((stored.partition, command.request))
         elif isinstance(command, WorkRequest):
             resource = true_resource(command.resource)
+            if command.idempotency_key is not None:
+                self._keyed.add((stored.partition, command.id))
             owner = true_owner(resource)
             if partition_of(owner.encode(), self._partitions) == stored.partition:  # else it is not decided here
                 content = (resource, command.action, bytes(command.payload), command.expected_version)
@@ -110,7 +114,7 @@ class TrueRequests:
 
     def _were_cancelled(self, status: str, partition: int, requests: Sequence[str]) -> None:
         for request in requests:
-            if status == "cancelled" and (partition, request) not in self._cancelled:
+            if status == "cancelled" and not {(partition, request)} & (self._cancelled | self._keyed):
                 self._broken("not cancelled", f"{request} ended cancelled, and nobody cancelled it (promise 4)")
 
     def _dead_lettered(self, event: DeadLettered, partition: int) -> None:

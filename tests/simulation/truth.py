@@ -13,6 +13,7 @@ from simulation.scenario import Scenario
 from simulation.true_grants import TrueGrants
 from simulation.true_lanes import TrueLanes
 from simulation.true_requests import TrueRequests
+from simulation.true_rules import TrueRules
 from simulation.world import World
 
 from keylane.journal.port import Place, Stored
@@ -30,6 +31,7 @@ class Truth:
         self.lanes = TrueLanes(self.findings, log, scenario.seed)
         self.grants = TrueGrants(self.findings, log, scenario.policy)
         self.requests = TrueRequests(self.findings, scenario)
+        self.rules = TrueRules(self.findings, log, scenario)
         self._log = log
 
     def heard(self, settled: Sequence[Stored], by: str) -> None:
@@ -47,10 +49,11 @@ class Truth:
                 join = decode_result(stored.value)
                 if isinstance(join, WorkerJoined):
                     self.grants.generations.setdefault(join.session, join.generation)
+        self.rules.committed(settled)
 
     def _event(self, stored: Stored, settled: Sequence[Stored], by: str) -> None:
         event = decode_event(stored.value)
-        for handlers in (self.grants.handlers, self.requests.handlers):
+        for handlers in (self.grants.handlers, self.requests.handlers, *self.rules.handlers):
             handler = handlers.get(type(event))
             if handler is not None:
                 handler(event, stored.partition)
@@ -61,6 +64,7 @@ class Truth:
         kind, _, id = key.partition("/")
         if kind == "run":
             self.grants.forgotten(partition, id)
+            self.rules.forgotten(partition, id)
         if kind in ("run", "member"):  # a run speaks for its first request
             self.requests.forgotten(partition, id)
 

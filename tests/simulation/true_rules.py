@@ -1,0 +1,88 @@
+"""The rules of work, held against each decision as it is committed.
+
+Told from events and the records that they answer, with the policy and none of the core's code: `true_arrivals` of
+requests, `true_turns` of runs. Here is what goes with the events of a commit: items, artifacts, and leases in state.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from simulation.findings import Findings
+from simulation.log_model import Log
+from simulation.scenario import Scenario
+from simulation.true_arrivals import TrueArrivals
+from simulation.true_runs import RulesSeen
+from simulation.true_turns import TrueTurns
+
+from keylane.journal.port import Stored
+from keylane.schemas import topics
+from keylane.schemas.codec import decode_conflict, decode_item, decode_state
+from keylane.schemas.conflicts import ConflictArtifact
+from keylane.schemas.items import Notice, WorkItem
+from keylane.schemas.state import Run
+
+
+class TrueRules:
+    """`handlers`, in the order in which they are to be called."""
+
+    def __init__(self, findings: Findings, log: Log, scenario: Scenario) -> None:
+        self._seen = RulesSeen(findings, log, scenario)
+        self.handlers = (TrueArrivals(self._seen).handlers, TrueTurns(self._seen).handlers)
+        self._kinds: Counter[tuple[int, str]] = Counter()
+
+    def forgotten(self, partition: int, run: str) -> None:
+        """The lane no longer remembers it."""
+        self._seen.runs.pop((partition, run), None)
+
+    def committed(self, settled: Sequence[Stored]) -> None:
+        """What goes with the events of this commit, which were handled before."""
+        for stored in settled:
+            if stored.topic.startswith("items."):
+                self._item(decode_item(stored.value), stored.partition)
+            elif stored.topic == topics.CONFLICTS:
+                self._artifact(decode_conflict(stored.value), stored.partition)
+            elif stored.topic == topics.STATE and stored.value and (stored.key or b"").startswith(b"run/"):
+                self._lease(decode_state(stored.value), stored.partition)
+        for partition, token in self._seen.told:
+            self._seen.broken("holder not told", f"of a change, in lane {partition} under token {token}")
+        for run in self._seen.doomed:
+            if run.state != "Done" and not run.stopping:
+                self._seen.broken("not replaced", f"{run.id} was to be replaced by {run.doomed_by}, and goes on")
+        self._seen.told, self._seen.doomed = [], []
+
+    def _item(self, item: Any, partition: int) -> None:
+        if isinstance(item, Notice) and item.kind == "changed":
+            if (partition, item.token) in self._seen.told:
+                self._seen.told.remove((partition, item.token))
+        if not isinstance(item, WorkItem):
+            return
+        leads, merged, version, checkpoint = self._seen.items.pop((partition, item.token))
+        if (bytes(item.payload), [bytes(each) for each in item.merged]) != (leads, merged):
+            self._seen.broken("payload lost", f"the item of {item.run} has other payloads than were asked for")
+        if item.expected_version != version:
+            self._seen.broken("version lost", f"the item of {item.run} says {item.expected_version}, not {version}")
+        saved = None if item.checkpoint is None else bytes(item.checkpoint.data)
+        if saved != checkpoint:
+            self._seen.broken("checkpoint lost", f"the item of {item.run} has {saved!r}, and {checkpoint!r} was saved")
+
+    def _artifact(self, artifact: Any, partition: int) -> None:
+        if isinstance(artifact, ConflictArtifact):
+            self._kinds[partition, artifact.fingerprint] += 1
+            if artifact.recurrence != self._kinds[partition, artifact.fingerprint]:
+                self._seen.broken(
+                    "miscounted", f"{artifact.id} says that it is number {artifact.recurrence} of its kind"
+                )
+
+    def _lease(self, kept: Any, partition: int) -> None:
+        """A lease runs from its last renewal, and to no other time."""
+        run = self._seen.runs.get((partition, kept.id)) if isinstance(kept, Run) else None
+        if run is None or kept.state != "Held" or run.state != "Held" or kept.token != run.token:
+            return
+        until_ms = min(run.renewed_ms + run.lease_ms, run.granted_ms + self._seen.policy.of(run.action).max_hold_ms)
+        if kept.lease_until_ms != until_ms:
+            self._seen.broken(
+                "wrong lease", f"of {run.id}: until {kept.lease_until_ms}, and it is to end at {until_ms}"
+            )
