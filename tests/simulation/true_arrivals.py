@@ -1,4 +1,4 @@
-"""What becomes of requests, held against the arrival rules: what was accepted, merged or refused, and on what grounds."""
+"""What becomes of requests, held against the arrival rules: what was accepted, merged or refused, and why."""
 
 from __future__ import annotations
 

@@ -26,12 +26,22 @@ from keylane.schemas.state import Run
 
 
 class TrueRules:
-    """`handlers`, in the order in which they are to be called."""
+    """`event` is told of each, then `committed` of all that one commit wrote."""
 
     def __init__(self, findings: Findings, log: Log, scenario: Scenario) -> None:
         self._seen = RulesSeen(findings, log, scenario)
-        self.handlers = (TrueArrivals(self._seen).handlers, TrueTurns(self._seen).handlers)
+        self._handlers = (TrueArrivals(self._seen).handlers, TrueTurns(self._seen).handlers)
         self._kinds: Counter[tuple[int, str]] = Counter()
+
+    def event(self, event: Any, partition: int) -> None:
+        """One event, as it was committed."""
+        for handlers in self._handlers:
+            handler = handlers.get(type(event))
+            if handler is not None:
+                try:
+                    handler(event, partition)
+                except KeyError as error:
+                    self._seen.broken("unheard of", f"{type(event).__name__} {event.seq} is about {error}")
 
     def forgotten(self, partition: int, run: str) -> None:
         """The lane no longer remembers it."""

@@ -138,11 +138,7 @@ class TrueTurns:
             is_right = code != "STALE_VERSION" or bool({version, run.first.expected_version} & seen.superseded)
             if not is_right or not self._is_grounded_late(code, run):
                 self._seen.broken("wrongly refused", f"{run.id} ({run.action}) ended {code}, without ground")
-        if (
-            event.status == "expired"
-            and run.state == "Parked"
-            and "undecided" in ((event.error and event.error.message) or "")
-        ):
+        if event.status == "expired" and event.error is not None and "undecided" in event.error.message:
             if event.clock_ms < run.parked_ms + self._seen.policy.of(run.action).review_ms:
                 self._seen.broken("undecided early", f"{run.id} was given up before a person's time was over")
         if event.status == "completed":

@@ -53,10 +53,11 @@ class Truth:
 
     def _event(self, stored: Stored, settled: Sequence[Stored], by: str) -> None:
         event = decode_event(stored.value)
-        for handlers in (self.grants.handlers, self.requests.handlers, *self.rules.handlers):
+        for handlers in (self.grants.handlers, self.requests.handlers):
             handler = handlers.get(type(event))
             if handler is not None:
                 handler(event, stored.partition)
+        self.rules.event(event, stored.partition)
         if isinstance(event, Lost | WorkerClosed):
             self.lanes.timer_fired(event, stored.partition, settled, by)
 
