@@ -38,6 +38,7 @@ def with_rules(dice: Dice, scenario: Scenario, *, always: bool = False) -> Scena
         resources += [f"pod://r{dice.randrange(2)}/{pod}" for pod in "ab"]
     acts = [_renamed(dice, act, resources, actions, rules) for act in scenario.acts]
     acts = [_follows(act, {other.id: other for other in acts if other.does in REQUESTS}) for act in acts]
+    acts += _bursts(dice, acts, scenario) if "merging" in rules else []
     acts += _decisions(dice, acts, scenario) if "reviews" in rules else []
     acts += _changes(dice, resources, scenario) if "changes" in rules else []
     handling = replace(
@@ -58,7 +59,9 @@ def with_rules(dice: Dice, scenario: Scenario, *, always: bool = False) -> Scena
 def _policy(dice: Dice, before: Policy, rules: frozenset[str]) -> Policy:
     usual, actions = before.defaults, dict(before.actions)
     if "order" in rules:
-        actions["drain"] = replace(actions["drain"], limit=Limit(count=dice.choice([1, 1, 2]), until=("end", "repair")))
+        limit = Limit(count=dice.choice([1, 1, 2]), until=("end", "repair"))
+        against = dice.choice(["reject", "queue"])
+        actions["drain"] = replace(actions["drain"], limit=limit, on_conflict=against)
         actions["end"] = replace(usual, requires=("drain",))
     if "versions" in rules:
         actions["ship"] = replace(usual, version_required=True, pool="others" if "pools" in rules else "default")
@@ -115,7 +118,7 @@ def _renamed(dice: Dice, act: Act, resources: list[str], actions: tuple[str, ...
         return replace(act, resource=resource)
     action = dice.choice(actions) if dice.random() < 0.7 else act.action
     named: dict[str, object] = {}
-    if ("versions" in rules and dice.random() < 0.4) or (action == "ship" and dice.random() < 0.8):
+    if ("versions" in rules and action != "look" and dice.random() < 0.4) or (action == "ship" and dice.random() < 0.8):
         named["expected_version"] = dice.choice([*VERSIONS, "v9"])
     if "keys" in rules and dice.random() < 0.4:
         named["idempotency_key"] = dice.choice(["k1", "k2", "k3", f"k-{act.id}"])
@@ -134,6 +137,24 @@ def _follows(act: Act, requests: dict[str, Act]) -> Act:
     if act.does not in ABOUT or about is None:
         return act
     return replace(act, resource=about.resource, payload=about.payload)
+
+
+def _bursts(dice: Dice, acts: Sequence[Act], scenario: Scenario) -> list[Act]:
+    """More of what can be merged, shortly after, with other payloads."""
+    looks = [act for act in acts if act.action == "look" and act.coalesce_key and act.does in REQUESTS]
+    return [
+        replace(
+            act,
+            at_ms=act.at_ms + dice.randint(20, 900),
+            agent=dice.randrange(scenario.agents),
+            does="submit",
+            id=f"{act.id}-{number}",
+            payload=str(dice.randrange(5)),
+            idempotency_key=None,
+        )
+        for act in looks[:6]
+        for number in range(dice.choice([1, 3, 6]))
+    ]
 
 
 def _decisions(dice: Dice, acts: Sequence[Act], scenario: Scenario) -> list[Act]:

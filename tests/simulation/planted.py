@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from simulation import planted_core, planted_shells
+from simulation import planted_core, planted_rules, planted_shells
 
 Patch = tuple[Any, str, Any]
 """What is changed: an object's attribute, or a mapping's key, and what takes its place."""
@@ -50,7 +50,12 @@ def _bug(patches: Callable[[], list[Patch]], *kinds: str, seeds: int = 20, mix: 
     return Bug(patches, frozenset(kinds), seeds, mix)
 
 
-core, shells = planted_core, planted_shells
+def _rule(patches: Callable[[], list[Patch]], *kinds: str, seeds: int = 10) -> Bug:
+    """A bug of a rule of work: all of them are drawn, and hardly a fault."""
+    return Bug(patches, frozenset(kinds), seeds, "rules")
+
+
+core, rules, shells = planted_core, planted_rules, planted_shells
 
 BUGS: dict[str, Bug] = {
     # tokens and leases
@@ -78,6 +83,41 @@ BUGS: dict[str, Bug] = {
     "the newest waits least": _bug(core.newest_first, "promise 5"),
     "a retry goes back": _bug(core.retry_goes_back, "not forward"),
     "an older session is current": _bug(core.older_session, "older session", mix="crashes", seeds=40),
+    # the rules of work
+    "an idempotency key is ignored": _rule(rules.key_ignored, "key ignored", "promise 6"),
+    "an idempotency key takes any work": _rule(rules.key_takes_any_work, "key mistaken"),
+    "nothing is superseded": _rule(rules.nothing_is_superseded, "stale"),
+    "a required version is not": _rule(rules.version_not_required, "no version"),
+    "versions are not asked for again": _rule(rules.versions_not_asked_again, "stale"),
+    "steps are not asked for again": _rule(rules.steps_not_asked_again, "out of order", seeds=25),
+    "limits are not asked for again": _rule(rules.limits_not_asked_again, "over limit", seeds=25),
+    "what is approved goes back": _rule(rules.approved_goes_back, "not forward", seeds=25),
+    "what is harmless counts": _rule(rules.harmless_counts, "wrongly replaced", "wrongly refused", "out of order"),
+    "others are not waited for": _rule(rules.never_quiet, "not quiet"),
+    "others are waited for without end": _rule(rules.quiet_without_end, "delayed too long", seeds=25),
+    "an action begins too soon": _rule(rules.no_interval, "too soon", seeds=25),
+    "a merged payload is lost": _rule(rules.merged_payload_lost, "payload lost"),
+    "a coalescing key takes any work": _rule(rules.coalesce_key_over_all, "merged unlike"),
+    "steps are not required": _rule(rules.steps_not_required, "out of order"),
+    "a limit is never lifted": _rule(rules.limit_never_lifted, "wrongly refused", seeds=25),
+    "a limit ends with the work": _rule(rules.limit_ends_with_the_work, "over limit", seeds=25),
+    "what failed counts": _rule(rules.failure_counts, "wrongly refused", seeds=25),
+    "one policy against all actions": _rule(rules.one_mode_for_all, "not rejected", "wrong review"),
+    "nobody is rejected": _rule(rules.nobody_is_rejected, "not rejected"),
+    "nobody is replaced": _rule(rules.nobody_is_replaced, "not replaced"),
+    "nobody is asked": _rule(rules.nobody_is_asked, "wrong review"),
+    "each key is its own owner": _rule(rules.each_key_its_own, "wrong owner", "promise 1"),
+    "any pool will do": _rule(rules.any_pool, "wrong pool", seeds=25),
+    "a change leaves approvals": _rule(rules.approvals_stand, "approval not voided"),
+    "decisions are on anything": _rule(rules.decided_on_anything, "decided on another"),
+    "decisions are on any version": _rule(rules.decided_on_any_version, "decided on another", seeds=25),
+    "a person has half the time": _rule(rules.given_up_early, "undecided early"),
+    "a person has any time": _rule(rules.never_given_up, "no rest", "promise 13"),
+    "a checkpoint is lost": _rule(rules.checkpoint_lost, "checkpoint lost"),
+    "who is blocked renews": _rule(rules.blocked_renews, "wrong lease"),
+    "clashes are not counted": _rule(rules.recurrence_not_kept, "miscounted"),
+    "a holder is not told of a change": _rule(rules.holder_not_told, "holder not told"),
+    "changes are taken in any order": _rule(rules.changes_in_any_order, "change mistaken"),
     # records
     "an index is not rebuilt": _bug(core.index_not_rebuilt, "reload differs", "turn failed"),
     "an artifact is missing": _bug(core.artifact_missing, "promise 11"),

@@ -14,8 +14,6 @@ from simulation.draw import draw
 from simulation.run import run
 from simulation.scenario import from_json, to_json
 
-from keylane.router.core.step import TABLE
-
 TESTS = Path(__file__).resolve().parents[1]
 FOUND = sorted((TESTS / "simulation" / "found").glob("*.json"))
 SEEDS = 200
@@ -27,9 +25,6 @@ OUT_OF_REACH = {
     "session:Due/Unknown": "and with its session",
     **dict.fromkeys(
         (f"WaitChecked/{state}" for state in ("Unknown", "Parked", "Held", "Done")), "nothing waits for an edge yet"
-    ),
-    **dict.fromkeys(
-        (f"{kind.__name__}/Parked" for kind in TABLE), "no policy here asks a person; the core's random histories do"
     ),
 }
 REFUSED_WHERE_IT_COMES = {f"{name}/Unknown" for name in ("LockRequest", "SessionEnded")}

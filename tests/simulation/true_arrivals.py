@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from simulation.findings import true_owner
-from simulation.true_runs import RulesSeen, RunSeen
+from msgspec.structs import replace
+from simulation.findings import true_owner, true_resource
+from simulation.true_runs import RulesSeen, RunSeen, is_same_work
 
 from keylane.schemas.events import CancellationKept, Coalesced, Ended, Parked, Queued, Refused
 from keylane.schemas.requests import Decision, WorkRequest
@@ -89,7 +90,7 @@ class TrueArrivals:
     def _dooms(self, run: RunSeen) -> None:
         policy = self._seen.policy.of(run.action)
         for other in self._seen.alive[run.owner].values():
-            if other.resource == run.resource and policy.against(other.action) == "supersede":
+            if other.resource == run.resource and self._seen.mode(run.action, other.action) == "supersede":
                 if other.state == "Waiting" or (other.state == "Held" and policy.stop_holder):
                     other.doomed_by = run.id
                     self._seen.doomed.append(other)
@@ -101,7 +102,11 @@ class TrueArrivals:
     def _joins(self, event: Coalesced | Ended, partition: int) -> None:
         request, run = self._seen.record(event, partition), self._seen.runs[partition, event.run]
         assert isinstance(request, WorkRequest)
-        if request.idempotency_key is None or request.idempotency_key not in run.keys:
+        before = None if request.idempotency_key is None else run.keys.get(request.idempotency_key)
+        if before is not None:
+            if not is_same_work(_canonical(before), _canonical(request)):
+                self._seen.broken("key mistaken", f"{request.id} was merged into {run.id} by its key, for other work")
+        else:
             self._has_its_version(event.resource, request)
             if not run.is_like(request) or run.resource != event.resource:
                 self._seen.broken(
@@ -142,7 +147,8 @@ class TrueArrivals:
                 modes = self._seen.modes(owner, request.action, OPEN)
                 return "reject" in modes or ("queue" in modes and request.reject_if_busy)
             case "IDEMPOTENCY_MISMATCH":
-                return self._seen.under_key(partition, owner, request.idempotency_key) is not None
+                run, key = self._seen.under_key(partition, owner, request.idempotency_key), request.idempotency_key
+                return run is not None and not is_same_work(_canonical(run.keys[key or ""]), _canonical(request))
         return True
 
     def _decision_refused(self, event: Refused, partition: int, decision: Decision) -> None:
@@ -158,3 +164,7 @@ class TrueArrivals:
 
     def _kept(self, event: CancellationKept, partition: int) -> None:
         self._seen.cancelled.add((partition, event.request))
+
+
+def _canonical(request: WorkRequest) -> WorkRequest:
+    return replace(request, resource=true_resource(request.resource))

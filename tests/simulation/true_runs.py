@@ -38,7 +38,8 @@ class RunSeen:
         self.state = "Waiting"
         self.members: dict[str, tuple[WorkRequest, int]] = {}
         """Who wants it, with when each came."""
-        self.keys: set[str] = set()
+        self.keys: dict[str, WorkRequest] = {}
+        """By idempotency key: the first request that came under it."""
         self.count = 0
         self.joined_ms = accepted_ms
         self.was_quiet = False
@@ -59,7 +60,7 @@ class RunSeen:
         self.count += 1
         self.joined_ms = clock_ms
         if request.idempotency_key is not None:
-            self.keys.add(request.idempotency_key)
+            self.keys.setdefault(request.idempotency_key, request)
 
     def quiet_ms(self, policy: ActionPolicy) -> int:
         """When nobody will have joined it for long enough."""
@@ -105,6 +106,14 @@ class RunSeen:
             self.checkpoint = bytes(data)  # type: ignore[call-overload]  # raw JSON
 
 
+def is_same_work(one: WorkRequest, other: WorkRequest) -> bool:
+    """Whether two requests ask for the same, whoever asks, and for how long."""
+    plain = [
+        (each.resource, each.action, each.payload, each.expected_version, each.coalesce_key) for each in (one, other)
+    ]
+    return plain[0] == plain[1] and set(one.requires) == set(other.requires)
+
+
 class RulesSeen:
     """All runs by their lane and id, and what is known of what they are about."""
 
@@ -141,8 +150,13 @@ class RulesSeen:
 
     def modes(self, owner: str, action: str, states: tuple[str, ...]) -> set[str]:
         """What is to happen between a request for `action` and the runs that it meets in those states."""
+        others = [other.action for other in self.alive[owner].values() if other.state in states]
+        return {self.mode(action, other) for other in others}
+
+    def mode(self, action: str, other: str) -> str:
+        """The same of two actions."""
         policy = self.policy.of(action)
-        return {policy.against(other.action) for other in self.alive[owner].values() if other.state in states}
+        return policy.on_conflict_with.get(other, policy.on_conflict)
 
     def under_key(self, partition: int, owner: str, key: str | None) -> RunSeen | None:
         """The run that is remembered under an idempotency key, unless it ended without having begun."""

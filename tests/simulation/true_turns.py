@@ -12,6 +12,7 @@ from keylane.schemas.events import (
     AttemptFailed,
     Changed,
     Decided,
+    Delayed,
     Ended,
     Granted,
     Lost,
@@ -41,6 +42,7 @@ class TrueTurns:
             Decided: self._decided,
             ApprovalVoided: self._voided,
             WorkerOpened: self._opened,
+            Delayed: self._delayed,
         }
 
     def _granted(self, event: Granted, partition: int) -> None:
@@ -99,6 +101,17 @@ class TrueTurns:
                 "not quiet", f"{run.id} was granted at {event.clock_ms}, and was to wait until {quiet_ms}"
             )
 
+    def _delayed(self, event: Delayed, partition: int) -> None:
+        """No longer than the last of its policy's bounds."""
+        run = self._seen.runs[partition, event.run]
+        policy = self._seen.policy.of(run.action)
+        until_ms = run.accepted_ms + policy.max_delay_ms if not 0 < policy.max_count <= run.count else 0
+        started_ms = self._seen.known.of(run.resource).started.get(run.action)
+        if started_ms is not None:
+            until_ms = max(until_ms, started_ms + policy.min_interval_ms)
+        if self._seen.remembers and event.clock_ms + event.ready_in_ms > until_ms:
+            self._seen.broken("delayed too long", f"{run.id}, for {event.ready_in_ms} ms, was to wait until {until_ms}")
+
     def _opened(self, event: WorkerOpened, partition: int) -> None:
         self._seen.pools[partition, event.session] = event.pool
 
@@ -141,6 +154,10 @@ class TrueTurns:
         if event.status == "expired" and event.error is not None and "undecided" in event.error.message:
             if event.clock_ms < run.parked_ms + self._seen.policy.of(run.action).review_ms:
                 self._seen.broken("undecided early", f"{run.id} was given up before a person's time was over")
+        if event.status == "superseded" and not run.doomed_by and self._seen.remembers:
+            firm, moved = run.firm(), self._seen.known.of(run.resource).moved
+            if firm is None or moved[0] < firm:
+                self._seen.broken("wrongly replaced", f"{run.id} ended superseded, and nothing has replaced it")
         if event.status == "completed":
             self._seen.known.completed(event, run.decided_on())
         run.state = "Done"
