@@ -50,7 +50,7 @@ class TrueArrivals:
         run = RunSeen(event.run, event.resource, event.owner, request, event.clock_ms)
         if event.owner != true_owner(event.resource):
             self._seen.broken("wrong owner", f"{event.run} on {event.resource} was put under {event.owner}")
-        if (partition, request.id) not in self._seen.cancelled:
+        if self._seen.cancelled.get((partition, request.id)) != event.resource:
             self._is_right(run, request, state)
             self._is_new_work(partition, run, request)
             if state == "Waiting":
@@ -163,7 +163,7 @@ class TrueArrivals:
         )
 
     def _kept(self, event: CancellationKept, partition: int) -> None:
-        self._seen.cancelled.add((partition, event.request))
+        self._seen.cancelled[partition, event.request] = event.resource
 
 
 def _canonical(request: WorkRequest) -> WorkRequest:

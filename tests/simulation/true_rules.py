@@ -56,6 +56,10 @@ class TrueRules:
                 self._artifact(decode_conflict(stored.value), stored.partition)
             elif stored.topic == topics.STATE and stored.value and (stored.key or b"").startswith(b"run/"):
                 self._lease(decode_state(stored.value), stored.partition)
+            elif stored.topic == topics.STATE and stored.value is None and stored.key is not None:
+                kind, _, id = stored.key.decode().partition("/")
+                if kind == "cancelled":
+                    self._seen.cancelled.pop((stored.partition, id), None)
         for partition, token in self._seen.told:
             self._seen.broken("holder not told", f"of a change, in lane {partition} under token {token}")
         for run in self._seen.doomed:

@@ -126,7 +126,8 @@ class RulesSeen:
         self.runs: dict[Id, RunSeen] = {}
         self.alive: dict[str, dict[Id, RunSeen]] = defaultdict(dict)
         """By owning key: runs that are not over."""
-        self.cancelled: set[Id] = set()
+        self.cancelled: dict[Id, str] = {}
+        """Requests whose cancellation came before them, as long as that is remembered, with the resource it named."""
         self.pools: dict[Id, str] = {}
         self.items: dict[tuple[int, int], tuple[Any, ...]] = {}
         """By lane and token: what the item of a grant is to say."""

@@ -140,28 +140,36 @@ class TrueTurns:
         if run is None or event.repeat or event.coalesced:
             return
         self._seen.fails(event, partition, run)
-        code = "" if event.error is None else event.error.code
-        found = self._seen.record(event, partition) if run.state == "Held" else None
-        if isinstance(found, Failed) and event.status == "refused":
-            seen = self._seen.known.of(run.resource)
-            if found.observed_version is not None:
-                seen.learns((seen.version, run.decided_on()), (found.observed_version,))
-        elif event.status == "refused" and self._seen.remembers:
-            version, seen = run.decided_on(), self._seen.known.of(run.resource)
-            is_right = code != "STALE_VERSION" or bool({version, run.first.expected_version} & seen.superseded)
-            if not is_right or not self._is_grounded_late(code, run):
-                self._seen.broken("wrongly refused", f"{run.id} ({run.action}) ended {code}, without ground")
+        if event.status == "refused":
+            self._is_refused(event, partition, run)
         if event.status == "expired" and event.error is not None and "undecided" in event.error.message:
             if event.clock_ms < run.parked_ms + self._seen.policy.of(run.action).review_ms:
                 self._seen.broken("undecided early", f"{run.id} was given up before a person's time was over")
-        if event.status == "superseded" and not run.doomed_by and self._seen.remembers:
-            firm, moved = run.firm(), self._seen.known.of(run.resource).moved
-            if firm is None or moved[0] < firm:
-                self._seen.broken("wrongly replaced", f"{run.id} ended superseded, and nothing has replaced it")
+        if event.status == "superseded" and (partition, event.superseded_by or "") not in self._seen.cancelled:
+            self._is_replaced(run)
         if event.status == "completed":
             self._seen.known.completed(event, run.decided_on())
         run.state = "Done"
         self._seen.alive[run.owner].pop((partition, run.id), None)
+
+    def _is_replaced(self, run: RunSeen) -> None:
+        firm, moved = run.firm(), self._seen.known.of(run.resource).moved
+        if self._seen.remembers and not run.doomed_by and (firm is None or moved[0] < firm):
+            self._seen.broken("wrongly replaced", f"{run.id} ended superseded, and nothing has replaced it")
+
+    def _is_refused(self, event: Ended, partition: int, run: RunSeen) -> None:
+        """Though it had been accepted: by the worker's own check, or when it was asked again."""
+        seen, version = self._seen.known.of(run.resource), run.decided_on()
+        found = self._seen.record(event, partition) if run.state == "Held" else None
+        if isinstance(found, Failed):
+            if found.observed_version is not None:
+                seen.learns((seen.version, version), (found.observed_version,))
+            return
+        code = "" if event.error is None else event.error.code
+        is_stale = bool({version, run.first.expected_version} & seen.superseded)
+        is_right = is_stale if code == "STALE_VERSION" else self._is_grounded_late(code, run)
+        if self._seen.remembers and not is_right:
+            self._seen.broken("wrongly refused", f"{run.id} ({run.action}) ended {code}, without ground")
 
     def _is_grounded_late(self, code: str, run: RunSeen) -> bool:
         if code == "ORDER_VIOLATION":
