@@ -83,8 +83,10 @@ def join(lane: Lane, arrived: Arrived, request: WorkRequest, run: Run, order: in
 
 
 def settled_ms(lane: Lane, run: Run) -> int:
-    """When nobody will have joined for long enough, as far as can be told now."""
+    """When nobody will have joined for long enough, as far as can be told now; at once where there are many."""
     policy = lane.policy.of(run.action)
+    if 0 < policy.max_count <= lane.member_count(run):
+        return run.accepted_ms
     others = lane.members_of.get(run.id)
     joined_ms = lane.members[others[-1][1]].accepted_ms if others else run.accepted_ms
     return min(joined_ms + policy.quiet_ms, run.accepted_ms + policy.max_delay_ms)

@@ -145,6 +145,21 @@ def test_it_is_ready_after_its_longest_delay_whatever_comes() -> None:
     assert granted_at(Bench(policy(**QUIET | {"max_count": 99})), [900] * 5) == 2_500
 
 
+def test_many_are_enough_also_where_their_action_has_begun_too_recently() -> None:
+    bench = Bench(policy(coalesce_ms=0, min_interval_ms=3_000, **QUIET | {"max_count": 2}))
+    bench.join("w")
+    ask(bench, "r1", "1")
+    ask(bench, "r2", "2")
+    bench.complete("r1")
+    bench.wait(2_500)
+    bench.beat("w")
+    ask(bench, "r3", "3")
+    bench.wait(400)
+    assert ask(bench, "r4", "4") == ["Coalesced", "Delayed"]
+    bench.wait(9_000)
+    assert [event.clock_ms for event in of(Granted, bench.published)] == [0, 3_000]
+
+
 def test_a_quiet_run_blocks_nobody_and_says_how_long_it_waits() -> None:
     bench = Bench(policy(actions={"restart": ActionPolicy(**QUIET)}))
     bench.join("w", "restart", "block", slots=9)
