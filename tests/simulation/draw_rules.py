@@ -40,7 +40,7 @@ def with_rules(dice: Dice, scenario: Scenario, *, always: bool = False) -> Scena
     acts = [_follows(act, {other.id: other for other in acts if other.does in REQUESTS}) for act in acts]
     acts += _bursts(dice, acts, scenario) if "merging" in rules else []
     acts += _decisions(dice, acts, scenario) if "reviews" in rules else []
-    acts += _changes(dice, resources, scenario) if "changes" in rules else []
+    acts += _changes(dice, resources, acts, scenario) if "changes" in rules else []
     handling = replace(
         scenario.handling,
         versions=4 if "versions" in rules or "reviews" in rules else 1,
@@ -181,20 +181,22 @@ def _decisions(dice: Dice, acts: Sequence[Act], scenario: Scenario) -> list[Act]
     return found
 
 
-def _changes(dice: Dice, resources: list[str], scenario: Scenario) -> list[Act]:
-    """Made outside: told in order and out of it, of several sources, and twice."""
+def _changes(dice: Dice, resources: list[str], acts: Sequence[Act], scenario: Scenario) -> list[Act]:
+    """Made outside: told in order and out of it, of several sources, and twice; some soon after a decision."""
     sequences = {"": 0, "web": 0, "ops": 0}
     found = []
+    decided = [act for act in acts if act.does == "decide" and dice.random() < 0.3]
     for number in range(dice.randint(2, 14)):
         source = dice.choice(sorted(sequences))
+        after = decided.pop() if decided else None
         sequences[source] += 1
         found.append(
             Act(
-                at_ms=dice.randint(300, scenario.chaos_ms),
+                at_ms=dice.randint(300, scenario.chaos_ms) if after is None else after.at_ms + dice.randint(5, 500),
                 agent=dice.randrange(scenario.agents),
                 does="change",
                 id=f"c{dice.randrange(number + 1)}" if dice.random() < 0.15 else f"c{number}",
-                resource=dice.choice(resources),
+                resource=dice.choice(resources) if after is None else after.resource,
                 version=dice.choice(["", *VERSIONS, "v9"]),
                 what=dice.choice(["edit", "edit", "repair"]),
                 source=source,

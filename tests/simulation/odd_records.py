@@ -79,7 +79,10 @@ def _work(act: Act, resource: str, **fields: Any) -> WorkRequest:
 
 def _alias(resource: str, dice: random.Random) -> str:
     """Another spelling of the same key; `findings.true_resource` knows them."""
-    return dice.choice([resource.upper(), resource + "/", resource.replace("//r", "//%72")])
+    kind, _, name = resource.partition("://")
+    host, _, path = name.partition("/")  # in whose spelling alone letters may be large
+    large = f"{kind.upper()}://{host.upper()}" + (f"/{path}" if path else "")
+    return dice.choice([large, resource + "/", resource.replace("//r", "//%72")])
 
 
 def _command(act: Act, partition: int) -> Schema:

@@ -108,7 +108,7 @@ BUGS: dict[str, Bug] = {
     "nobody is asked": _rule(rules.nobody_is_asked, "wrong review"),
     "each key is its own owner": _rule(rules.each_key_its_own, "wrong owner", "promise 1"),
     "any pool will do": _rule(rules.any_pool, "wrong pool", seeds=25),
-    "a change leaves approvals": _rule(rules.approvals_stand, "approval not voided"),
+    "a change leaves approvals": _rule(rules.approvals_stand, "approval not voided", seeds=25),
     "decisions are on anything": _rule(rules.decided_on_anything, "decided on another"),
     "decisions are on any version": _rule(rules.decided_on_any_version, "decided on another", seeds=25),
     "a person has half the time": _rule(rules.given_up_early, "undecided early"),
@@ -134,7 +134,7 @@ BUGS: dict[str, Bug] = {
     # the journal
     "a commit does not wait for its sends": _bug(shells.sends_not_awaited, "promise 8", mix="lossy", seeds=50),
     "an unanswered end is asked again": _bug(
-        shells.end_asked_again, "another transaction ended", mix="lossy", seeds=60
+        shells.end_asked_again, "another transaction ended", mix="lossy", seeds=80
     ),
     "caught up by the last stable offset": _bug(shells.last_stable_offset, "ended unread", mix="hidden", seeds=50),
     "an input ends with its last record": _bug(shells.ends_with_its_last_record, "no rest", mix="hidden", seeds=30),
