@@ -145,3 +145,9 @@ BUGS: dict[str, Bug] = {
     "a renewal counts from its answer": _bug(shells.renewed_from_answer, "acts after end", "two holders", seeds=60),
     "a ticket takes another's end for its own": _bug(shells.ticket_takes_any_end, "ticket differs", seeds=50),
 }
+
+FIXED: dict[str, Bug] = {
+    "marker_at_the_end": BUGS["an input ends with its last record"],
+    "many_are_enough": _rule(rules.many_are_not_enough, "delayed too long"),
+}
+"""Bugs that were there, by the scenario in `found/` by which they were found."""

@@ -246,3 +246,20 @@ def changes_in_any_order() -> Patches:
         return "applied" if effect == "older" else effect
 
     return [(changes, "effect_of", newest)]
+
+
+def many_are_not_enough() -> Patches:
+    """As it was before the simulation found it: enough have joined, and what the interval delayed waits for quiet."""
+    settled_ms = transitions.settled_ms
+
+    def by_quiet_alone(lane: Lane, run: Run) -> int:
+        policy = lane.policy.of(run.action)
+        without = replace(policy, max_count=0)
+        before = lane.policy
+        lane.policy = replace(before, actions=before.actions | {run.action: without})
+        try:
+            return settled_ms(lane, run)
+        finally:
+            lane.policy = before
+
+    return [(transitions, "settled_ms", by_quiet_alone)]

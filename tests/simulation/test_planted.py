@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from simulation.draw import draw
-from simulation.planted import BUGS
+from simulation.planted import BUGS, FIXED
 from simulation.run import run
 from simulation.scenario import from_json
 from simulation.shrink import shrunk
@@ -45,7 +45,8 @@ def test_a_failing_scenario_is_shrunk_to_what_matters() -> None:
     assert run(short).violations == []
 
 
-def test_the_scenario_that_was_found_first_fails_without_its_fix() -> None:
-    scenario = from_json((FOUND / "marker_at_the_end.json").read_bytes())
-    with BUGS["an input ends with its last record"].planted():
-        assert "no rest" in {each.kind for each in run(scenario).violations}
+@pytest.mark.parametrize("name", FIXED)
+def test_a_scenario_that_was_found_fails_without_its_fix(name: str) -> None:
+    scenario = from_json((FOUND / f"{name}.json").read_bytes())
+    with FIXED[name].planted():
+        assert {each.kind for each in run(scenario).violations} & FIXED[name].kinds
