@@ -41,6 +41,7 @@ SCENARIOS = [
     pytest.param("last_attempt_to_review", marks=[row("S1.1"), row("S1.4")]),
     pytest.param("merged_payloads", marks=[row("M.2")]),
     pytest.param("quiet", marks=[row("M.2")]),
+    pytest.param("many_are_enough"),
     pytest.param("min_interval"),
     pytest.param("outside_change", marks=[row("S1.7"), row("S4.2")]),
     pytest.param("two_drains", marks=[row("S4.4")]),
