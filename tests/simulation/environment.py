@@ -18,6 +18,7 @@ from simulation.process import current
 
 import keylane.client
 import keylane.commands
+import keylane.publishing
 import keylane.receipts
 import keylane.views
 import keylane.waiting
@@ -26,7 +27,8 @@ from keylane.router import lane_task, service
 from keylane.workers import crew, group, holding, outbox, reading, runner
 
 WITH_ANYIO = (
-    keylane.client, keylane.receipts, keylane.views, keylane.waiting, lane_task, service, crew, group, holding, outbox,
+    keylane.client, keylane.publishing, keylane.receipts, keylane.views, keylane.waiting, lane_task, service, crew,
+    group, holding, outbox,
     reading, runner,
 )  # fmt: skip
 PATIENCE: dict[Any, dict[str, float]] = {
