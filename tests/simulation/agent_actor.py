@@ -58,7 +58,7 @@ class AgentActor:
         await tasks.sleep_us(wait_ms * 1_000)
         try:
             if act.resource.startswith("pod:") or act.does not in THROUGH_A_CLIENT:
-                record, is_request = odd_record(act, self._scenario)
+                record, is_request = odd_record(act, self._scenario, self._truth)
                 await self._journal.append([record])
                 if is_request:
                     self._truth.requests.acknowledged.append(act.id)

@@ -41,6 +41,7 @@ def with_rules(dice: Dice, scenario: Scenario, *, always: bool = False) -> Scena
     acts += _bursts(dice, acts, scenario) if "merging" in rules else []
     acts += _decisions(dice, acts, scenario) if "reviews" in rules else []
     acts += _changes(dice, resources, acts, scenario) if "changes" in rules else []
+    acts += _resolutions(Dice(f"resolutions/{scenario.seed}"), acts, scenario) if "reviews" in rules else []
     handling = replace(
         scenario.handling,
         versions=4 if "versions" in rules or "reviews" in rules else 1,
@@ -179,6 +180,21 @@ def _decisions(dice: Dice, acts: Sequence[Act], scenario: Scenario) -> list[Act]
             for number in range(dice.choice([0, 1, 1, 2, 3]))
         ]
     return found
+
+
+def _resolutions(dice: Dice, acts: Sequence[Act], scenario: Scenario) -> list[Act]:
+    """A person closes a conflict; some do where they were to decide."""
+    return [
+        Act(
+            at_ms=act.at_ms + dice.choice([100, 500, 2_000]),
+            agent=dice.randrange(scenario.agents),
+            does="resolve",
+            id=act.id,
+            resource=act.resource,
+        )
+        for act in acts
+        if act.action == "ask" and act.does in REQUESTS and dice.random() < 0.3
+    ]
 
 
 def _changes(dice: Dice, resources: list[str], acts: Sequence[Act], scenario: Scenario) -> list[Act]:

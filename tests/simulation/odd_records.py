@@ -9,6 +9,8 @@ from typing import Any
 from msgspec import Raw
 from simulation.findings import true_owner
 from simulation.scenario import Act, Scenario
+from simulation.true_conflicts import TrueConflicts
+from simulation.truth import Truth
 
 from keylane.journal.partitioner import partition_of
 from keylane.journal.port import Record
@@ -31,8 +33,11 @@ from keylane.schemas.results import Completed, Failed, Progress, WorkerHeartbeat
 GARBAGE = (b"{", b"", b'{"type":"WorkRequest","id":"g"}', b'{"type":"Sing","id":"h","resource":"deploy://r0"}', b"\xff")
 
 
-def odd_record(act: Act, scenario: Scenario) -> tuple[Record, bool]:
-    """The record of an act that goes through no client; and whether it is a request that must have its end."""
+def odd_record(act: Act, scenario: Scenario, truth: Truth) -> tuple[Record, bool]:
+    """The record of an act that goes through no client; and whether it is a request that must have its end.
+
+    Some of it is about what lies in the journal at this moment: `truth` knows it.
+    """
     dice = random.Random(f"odd/{scenario.seed}/{act.id}/{act.at_ms}")
     partition = partition_of(true_owner(act.resource).encode(), scenario.partitions)
     topic, is_request = topics.REQUESTS, False
@@ -53,10 +58,17 @@ def odd_record(act: Act, scenario: Scenario) -> tuple[Record, bool]:
         case "garbage":
             topic = dice.choice([topics.REQUESTS, topics.RESULTS])
             return Record(topic, partition, b"odd", dice.choice(GARBAGE)), False
+        case "false_report" if partition in truth.completions and dice.random() < 0.3:
+            # One that was sent again though it had arrived.
+            again = truth.completions[partition]
+            return Record(again.topic, partition, again.key, again.value), False
         case "false_report":
             topic, record = topics.RESULTS, _report(act, dice)
+        case "resolve":
+            conflict = _conflict(partition, truth.rules.conflicts, dice)
+            record = Resolution(id=f"{act.id}-resolve", conflict=conflict, resource=act.resource, by="ann", note="seen")
         case _:
-            record = _command(act, partition)
+            record = _command(act)
     return Record(topic, partition, act.resource.encode(), encode(record)), is_request
 
 
@@ -85,7 +97,18 @@ def _alias(resource: str, dice: random.Random) -> str:
     return dice.choice([large, resource + "/", resource.replace("//r", "//%72")])
 
 
-def _command(act: Act, partition: int) -> Schema:
+def _conflict(partition: int, conflicts: TrueConflicts, dice: random.Random) -> str:
+    """One that still waits for a decision, mostly; else any that is there, or what may be none, or is none."""
+    asking, published = conflicts.asking(partition), conflicts.published(partition)
+    chosen = dice.random()
+    if asking and chosen < 0.6:
+        return dice.choice(asking)
+    if published and chosen < 0.9:
+        return dice.choice(published)
+    return dice.choice([f"{partition}-{dice.randrange(200)}", f"{partition + 1}-1", "none"])
+
+
+def _command(act: Act) -> Schema:
     id, key = f"{act.id}-{act.does}" + (f"-{act.number}" if act.number else ""), act.resource
     about: dict[str, Any] = {"id": id, "resource": key, "run": act.id, "token": 1, "secret": "s"}
     match act.does:
@@ -100,8 +123,6 @@ def _command(act: Act, partition: int) -> Schema:
                 version_seen=act.version,
                 digest=digest,
             )
-        case "resolve":
-            return Resolution(id=id, conflict=f"{partition}-{act.at_ms % 50}", resource=key, by="ann", note="seen")
         case "lock":
             return LockRequest(id=id, resource=key, session="s", secret="s")
         case "change":

@@ -111,6 +111,7 @@ BUGS: dict[str, Bug] = {
     "a change leaves approvals": _rule(rules.approvals_stand, "approval not voided", seeds=25),
     "decisions are on anything": _rule(rules.decided_on_anything, "decided on another"),
     "decisions are on any version": _rule(rules.decided_on_any_version, "decided on another", seeds=25),
+    "what waits for a decision is closed": _rule(rules.closed_undecided, "closed undecided"),
     "a person has half the time": _rule(rules.given_up_early, "undecided early"),
     "a person has any time": _rule(rules.never_given_up, "no rest", "promise 13"),
     "a checkpoint is lost": _rule(rules.checkpoint_lost, "checkpoint lost"),

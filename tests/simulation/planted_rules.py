@@ -24,7 +24,7 @@ from keylane.router.core.lane import Lane
 from keylane.router.core.policy import ActionPolicy
 from keylane.router.core.records import Gone
 from keylane.schemas.items import WorkItem
-from keylane.schemas.requests import ResourceChange, WorkRequest
+from keylane.schemas.requests import Resolution, ResourceChange, WorkRequest
 from keylane.schemas.results import Progress
 from keylane.schemas.scopes import Scopes
 from keylane.schemas.state import Recurrence, Run
@@ -184,6 +184,10 @@ def decided_on_anything() -> Patches:
 
 def decided_on_any_version() -> Patches:
     return [(reviews, "stale", nothing)]
+
+
+def closed_undecided() -> Patches:
+    return [row(Resolution, 2, lambda lane, run, arrived, now: reviews.resolve(lane, None, arrived, now))]
 
 
 def given_up_early() -> Patches:

@@ -42,7 +42,7 @@ class TrueArrivals:
         else:
             run = self._seen.runs[partition, event.run]
             self._seen.fails(event, partition, run)
-        run.state, run.approved, run.parked_ms = "Parked", None, event.clock_ms
+        run.parks(event, partition)
 
     def _arrives(self, event: Queued | Parked, partition: int, state: str) -> RunSeen:
         request = self._seen.record(event, partition)

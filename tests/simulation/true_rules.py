@@ -1,7 +1,8 @@
 """The rules of work, held against each decision as it is committed.
 
 Told from events and the records that they answer, with the policy and none of the core's code: `true_arrivals` of
-requests, `true_turns` of runs. Here is what goes with the events of a commit: items, artifacts, and leases in state.
+requests, `true_turns` of runs, `true_conflicts` of what people close. Here is what goes with the events of a commit:
+items, artifacts, and leases in state.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from simulation.findings import Findings
 from simulation.log_model import Log
 from simulation.scenario import Scenario
 from simulation.true_arrivals import TrueArrivals
+from simulation.true_conflicts import TrueConflicts
 from simulation.true_runs import RulesSeen
 from simulation.true_turns import TrueTurns
 
@@ -30,7 +32,9 @@ class TrueRules:
 
     def __init__(self, findings: Findings, log: Log, scenario: Scenario) -> None:
         self._seen = RulesSeen(findings, log, scenario)
-        self._handlers = (TrueArrivals(self._seen).handlers, TrueTurns(self._seen).handlers)
+        self.conflicts = TrueConflicts(self._seen)
+        arrivals, turns = TrueArrivals(self._seen), TrueTurns(self._seen)
+        self._handlers = (arrivals.handlers, turns.handlers, self.conflicts.handlers)
         self._kinds: Counter[tuple[int, str]] = Counter()
 
     def event(self, event: Any, partition: int) -> None:
@@ -84,6 +88,7 @@ class TrueRules:
 
     def _artifact(self, artifact: Any, partition: int) -> None:
         if isinstance(artifact, ConflictArtifact):
+            self._seen.artifacts[partition].append(artifact.id)
             self._kinds[partition, artifact.fingerprint] += 1
             if artifact.recurrence != self._kinds[partition, artifact.fingerprint]:
                 self._seen.broken(

@@ -16,7 +16,7 @@ from keylane.router.core.policy import ActionPolicy
 from keylane.schemas import topics
 from keylane.schemas.base import NULL
 from keylane.schemas.codec import decode_request, decode_result
-from keylane.schemas.events import Decided
+from keylane.schemas.events import ApprovalVoided, Decided, Parked
 from keylane.schemas.requests import WorkRequest
 from keylane.schemas.results import Failed, Progress
 
@@ -47,6 +47,8 @@ class RunSeen:
         """The event of its first grant."""
         self.approved: Decided | None = None
         self.parked_ms = 0
+        self.asked_by = ""
+        """Parked: the artifact by which a person is asked."""
         self.token: int | None = None
         self.stopping = False
         self.lease_ms = self.renewed_ms = self.granted_ms = 0
@@ -61,6 +63,11 @@ class RunSeen:
         self.joined_ms = clock_ms
         if request.idempotency_key is not None:
             self.keys.setdefault(request.idempotency_key, request)
+
+    def parks(self, event: Parked | ApprovalVoided, partition: int) -> None:
+        """A person is asked, by the artifact of this event."""
+        self.state, self.approved = "Parked", None
+        self.parked_ms, self.asked_by = event.clock_ms, f"{partition}-{event.seq}"
 
     def quiet_ms(self, policy: ActionPolicy) -> int:
         """When nobody will have joined it for long enough."""
@@ -134,6 +141,8 @@ class RulesSeen:
         self.told: list[tuple[int, int]] = []
         """Holders that are to be told of a change, by lane and token."""
         self.doomed: list[RunSeen] = []
+        self.artifacts: dict[int, list[str]] = defaultdict(list)
+        """By lane, in the order in which they were published."""
 
     def record(self, event: Any, partition: int) -> Any:
         """The record that brought the event about; None for a timer."""

@@ -209,4 +209,4 @@ class TrueTurns:
         run = self._seen.runs[partition, event.run]
         if run.approved is None or self._seen.known.of(run.resource).outside < run.approved.seq:
             self._seen.broken("wrongly voided", f"the approval of {run.id}, with no change after it")
-        run.state, run.approved, run.parked_ms = "Parked", None, event.clock_ms
+        run.parks(event, partition)

@@ -32,6 +32,8 @@ class Truth:
         self.grants = TrueGrants(self.findings, log, scenario.policy)
         self.requests = TrueRequests(self.findings, scenario)
         self.rules = TrueRules(self.findings, log, scenario)
+        self.completions: dict[int, Stored] = {}
+        """By partition: the newest report that a run is completed."""
         self._log = log
 
     def heard(self, settled: Sequence[Stored], by: str) -> None:
@@ -45,6 +47,8 @@ class Truth:
                     self._forgotten(stored.partition, stored.key.decode())
             elif stored.topic == topics.REQUESTS:
                 self.requests.asked(stored)
+            elif stored.topic == topics.RESULTS and b'"type":"Completed"' in (stored.value or b""):
+                self.completions[stored.partition] = stored
             elif stored.topic == topics.RESULTS and b'"WorkerJoined"' in (stored.value or b""):
                 join = decode_result(stored.value)
                 if isinstance(join, WorkerJoined):
