@@ -22,6 +22,8 @@ RAW: tuple[Does, ...] = (
 )  # fmt: skip
 OF_ANOTHER: tuple[Does, ...] = ("cancel", "reuse_id", "decide", "false_report", "renew", "release")
 """What is about another act's request."""
+APART = 16
+"""So many are made of each resource, where nobody is to wait for what another has lost."""
 QUEUE_MS = 15_000
 """How long a run waits at most: a run of the simulation ends when the last has."""
 
@@ -54,6 +56,8 @@ def draw(seed: int, mix: str | None = None) -> Scenario:
     scenario = replace(scenario, acts=_acts(dice, scenario))
     drawn = dice.choice(MIXES)
     scenario = (drawn if mix is None else globals()[f"_{mix}"])(dice, scenario)
+    if mix in ("late", "outlived"):
+        return scenario  # for faults that few seeds have: without more that is in their way
     return with_rules(Dice(f"rules/{seed}"), scenario, always=mix == "rules")
 
 
@@ -188,6 +192,25 @@ def _lossy(dice: Dice, scenario: Scenario) -> Scenario:
         torn=dice.choice([0, 0.03]), slow=0.02, way_us=dice.choice([500, 5_000]),
     )  # fmt: skip
     return replace(scenario, net=net)
+
+
+def _outlived(dice: Dice, scenario: Scenario) -> Scenario:
+    """The same, and while the run still waits: its session lives, nobody else wants the resource, the pause is long."""
+    usual = replace(scenario.policy.defaults, backoff_ms=4_000, backoff_max_ms=4_000, attempts=3)
+    faults = _faults(dice, scenario, ("stall",), "worker", 24, 0)
+    return replace(
+        scenario,
+        faults=tuple(replace(fault, for_ms=usual.lease_ms + dice.randint(0, 3_000)) for fault in faults),
+        policy=replace(scenario.policy, defaults=usual, actions={}, session_lapse_ms=10_000),
+        acts=tuple(replace(act, resource=f"{act.resource}-{int(act.id[1:]) % APART}") for act in scenario.acts),
+        workers=scenario.workers[:1] * 3,
+        handling=replace(scenario.handling, steps_max=dice.choice([1, 4]), step_ms_max=400),
+    )
+
+
+def _late(dice: Dice, scenario: Scenario) -> Scenario:
+    """What was given up arrives after all."""
+    return replace(scenario, character="kafka", net=Net(late=0.1))
 
 
 def _cuts(dice: Dice, scenario: Scenario) -> Scenario:

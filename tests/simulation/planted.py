@@ -64,8 +64,8 @@ BUGS: dict[str, Bug] = {
     "reports are not fenced": _bug(core.reports_not_fenced, "not fenced", mix="stalls", seeds=40),
     "leases end a moment early": _bug(core.leases_end_early, "promise 7"),
     "sessions lapse a moment early": _bug(core.sessions_lapse_early, "promise 7", mix="crashes"),
-    "a lost lease comes back": _bug(core.lease_comes_back, "promise 7", "promise 1", mix="stalls", seeds=60),
-    "a late report ends a run": _bug(core.late_report_ends, "promise 7", "promise 3", mix="stalls", seeds=60),
+    "a lost lease comes back": _bug(core.lease_comes_back, "promise 7", "promise 1", mix="outlived", seeds=60),
+    "a late report ends a run": _bug(core.late_report_ends, "promise 7", "promise 3", mix="outlived", seeds=60),
     "who is blocked loses time": _bug(core.blocked_loses_time, "promise 7"),
     "a grant lasts half of its lease": _bug(core.half_a_lease, "acts after end", "promise 7"),
     # requests
@@ -99,7 +99,7 @@ BUGS: dict[str, Bug] = {
     "a merged payload is lost": _rule(rules.merged_payload_lost, "payload lost"),
     "a coalescing key takes any work": _rule(rules.coalesce_key_over_all, "merged unlike"),
     "steps are not required": _rule(rules.steps_not_required, "out of order"),
-    "a limit is never lifted": _rule(rules.limit_never_lifted, "wrongly refused", seeds=25),
+    "a limit is never lifted": _rule(rules.limit_never_lifted, "wrongly refused", seeds=60),
     "a limit ends with the work": _rule(rules.limit_ends_with_the_work, "over limit", seeds=25),
     "what failed counts": _rule(rules.failure_counts, "wrongly refused", seeds=25),
     "one policy against all actions": _rule(rules.one_mode_for_all, "not rejected", "wrong review"),
@@ -108,7 +108,7 @@ BUGS: dict[str, Bug] = {
     "nobody is asked": _rule(rules.nobody_is_asked, "wrong review"),
     "each key is its own owner": _rule(rules.each_key_its_own, "wrong owner", "promise 1"),
     "any pool will do": _rule(rules.any_pool, "wrong pool", seeds=25),
-    "a change leaves approvals": _rule(rules.approvals_stand, "approval not voided", seeds=25),
+    "a change leaves approvals": _rule(rules.approvals_stand, "approval not voided", seeds=50),
     "decisions are on anything": _rule(rules.decided_on_anything, "decided on another"),
     "decisions are on any version": _rule(rules.decided_on_any_version, "decided on another", seeds=25),
     "what waits for a decision is closed": _rule(rules.closed_undecided, "closed undecided"),
@@ -134,9 +134,7 @@ BUGS: dict[str, Bug] = {
     "forwards are lost": _bug(shells.forwards_lost, "promise 3", seeds=30),
     # the journal
     "a commit does not wait for its sends": _bug(shells.sends_not_awaited, "promise 8", mix="lossy", seeds=50),
-    "an unanswered end is asked again": _bug(
-        shells.end_asked_again, "another transaction ended", mix="lossy", seeds=80
-    ),
+    "an unanswered end is asked again": _bug(shells.end_asked_again, "another transaction ended", mix="late", seeds=50),
     "caught up by the last stable offset": _bug(shells.last_stable_offset, "ended unread", mix="hidden", seeds=50),
     "an input ends with its last record": _bug(shells.ends_with_its_last_record, "no rest", mix="hidden", seeds=30),
     "positions from a stale group offset": _bug(shells.stale_positions, "promise 8", mix="crashes"),
