@@ -117,7 +117,7 @@ class Run(Schema, frozen=True, kw_only=True):
     """Held: the live one. Done: the last one."""
     session: str = ""
     holder: str = ""
-    """The worker's name, as it says itself. Done: of the last one that held it."""
+    """The worker's name, as it says itself. Done: of the one that held it at its end, if one did."""
     number: int = 0
     """Held: the number of its item record."""
     since_ms: int = 0

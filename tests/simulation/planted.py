@@ -116,6 +116,8 @@ BUGS: dict[str, Bug] = {
     "a person has any time": _rule(rules.never_given_up, "no rest", "promise 13"),
     "a checkpoint is lost": _rule(rules.checkpoint_lost, "checkpoint lost"),
     "who is blocked renews": _rule(rules.blocked_renews, "wrong lease"),
+    "who lost a run still holds it": _rule(rules.holder_stays, "wrong holder"),
+    "nobody knows why a run waits": _rule(rules.delay_without_reason, "wrong delay"),
     "clashes are not counted": _rule(rules.recurrence_not_kept, "miscounted"),
     "a holder is not told of a change": _rule(rules.holder_not_told, "holder not told"),
     "changes are taken in any order": _rule(rules.changes_in_any_order, "change mistaken"),

@@ -228,6 +228,21 @@ def blocked_renews() -> Patches:
     return [row(Progress, 3, renewed)]
 
 
+def holder_stays() -> Patches:
+    unheld = endings._unheld
+    return [(endings, "_unheld", lambda run: replace(unheld(run), holder=run.holder))]
+
+
+def delay_without_reason() -> Patches:
+    delay = endings.delay
+
+    def silently(lane: Lane, run: Run, *arguments: Any) -> None:
+        delay(lane, run, *arguments)
+        lane.put(replace(lane.runs[run.id], delayed=None))
+
+    return [(dispatch, "delay", silently), (transitions, "delay", silently)]
+
+
 def recurrence_not_kept() -> Patches:
     put = Lane.put
 

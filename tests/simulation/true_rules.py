@@ -59,7 +59,9 @@ class TrueRules:
             elif stored.topic == topics.CONFLICTS:
                 self._artifact(decode_conflict(stored.value), stored.partition)
             elif stored.topic == topics.STATE and stored.value and (stored.key or b"").startswith(b"run/"):
-                self._lease(decode_state(stored.value), stored.partition)
+                kept = decode_state(stored.value)
+                self._standing(kept, stored.partition)
+                self._lease(kept, stored.partition)
             elif stored.topic == topics.STATE and stored.value is None and stored.key is not None:
                 kind, _, id = stored.key.decode().partition("/")
                 if kind == "cancelled":
@@ -94,6 +96,18 @@ class TrueRules:
                 self._seen.broken(
                     "miscounted", f"{artifact.id} says that it is number {artifact.recurrence} of its kind"
                 )
+
+    def _standing(self, kept: Any, partition: int) -> None:
+        """Who holds a run, or held it at its end; and why it waits for a time, where it does."""
+        run = self._seen.runs.get((partition, kept.id)) if isinstance(kept, Run) else None
+        if run is None or kept.state != run.state:
+            return
+        if kept.holder != run.holder:
+            self._seen.broken("wrong holder", f"of {run.id} ({run.state}): {kept.holder!r}, and it is {run.holder!r}")
+        if (kept.ready_ms is None) != (kept.delayed is None):
+            self._seen.broken("wrong delay", f"of {run.id}: until {kept.ready_ms}, because of {kept.delayed}")
+        if kept.delayed is not None and (kept.delayed == "backoff") != (run.granted is not None):
+            self._seen.broken("wrong delay", f"of {run.id}: {kept.delayed}, and its first grant is {run.granted}")
 
     def _lease(self, kept: Any, partition: int) -> None:
         """A lease runs from its last renewal, and to no other time."""

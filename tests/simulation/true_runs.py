@@ -50,6 +50,8 @@ class RunSeen:
         self.asked_by = ""
         """Parked: the artifact by which a person is asked."""
         self.token: int | None = None
+        self.holder = ""
+        """The worker that holds it, or held it at its end."""
         self.stopping = False
         self.lease_ms = self.renewed_ms = self.granted_ms = 0
         self.checkpoint: bytes | None = None
@@ -66,7 +68,7 @@ class RunSeen:
 
     def parks(self, event: Parked | ApprovalVoided, partition: int) -> None:
         """A person is asked, by the artifact of this event."""
-        self.state, self.approved = "Parked", None
+        self.state, self.approved, self.holder = "Parked", None, ""
         self.parked_ms, self.asked_by = event.clock_ms, f"{partition}-{event.seq}"
 
     def quiet_ms(self, policy: ActionPolicy) -> int:

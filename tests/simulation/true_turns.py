@@ -59,7 +59,7 @@ class TrueTurns:
         if run.granted is None:
             run.granted = event.seq
             self._seen.known.of(run.resource).started[run.action] = event.clock_ms
-        run.state, run.token = "Held", event.token
+        run.state, run.token, run.holder = "Held", event.token, event.holder
         run.granted_ms = run.renewed_ms = event.clock_ms
         run.lease_ms = event.lease_ms
         leads, merged = run.payloads()
@@ -126,6 +126,8 @@ class TrueTurns:
         run = self._seen.runs[partition, event.run]
         self._seen.fails(event, partition, run)
         run.state = "Waiting"
+        if isinstance(event, AttemptFailed) or not event.final:  # else its end follows, which says who held it
+            run.holder = ""
 
     def _stop_asked(self, event: StopAsked, partition: int) -> None:
         self._seen.runs[partition, event.run].stopping = True
