@@ -28,6 +28,8 @@ from keylane.schemas.state import CountedGrant, KeptCancellation, LaneRecord, Ru
 TRIES = 5
 TRY_AGAIN_S = 0.5
 RESTORE_S = 10.0
+SHOWN_S = 10.0
+LOOK_AGAIN_S = 0.02
 NAMED_MAX = 10
 """Keys that a refusal names; it counts the others."""
 KEY_CHARACTERS_MAX = 128
@@ -106,6 +108,7 @@ async def _changed(journal: Journal, config: Config, looked: Callable[[int], Non
         await _write(first, replace(pinned, changing=True))
         at_rest = replace(pinned, changing=False)
         try:
+            await _shown(journal)
             found = [
                 await _surveyed(journal, first, number, pinned, config, looked) for number in range(pinned.partitions)
             ]
@@ -128,6 +131,22 @@ async def _changed(journal: Journal, config: Config, looked: Callable[[int], Non
 
 async def _write(first: LaneSession, metadata: Metadata) -> None:
     await first.commit([Record(topics.METADATA, 0, METADATA_KEY, encode(metadata))])
+
+
+async def _shown(journal: Journal) -> None:
+    """Wait until the mark can be read. Raises `Unavailable` where that takes too long.
+
+    Kafka acknowledges a commit before it shows. A router that claimed its lane anew in between would find the old
+    rules, and go on by them when others hold.
+    """
+    give_up_s = anyio.current_time() + SHOWN_S
+    while True:
+        pinned = await read_metadata(journal)
+        if pinned is not None and pinned.changing:
+            return
+        if anyio.current_time() > give_up_s:
+            raise Unavailable(f"the mark on the metadata did not show within {SHOWN_S:g} s")
+        await anyio.sleep(LOOK_AGAIN_S)
 
 
 async def _restore(first: LaneSession, metadata: Metadata, error: BaseException) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Self
 
@@ -12,9 +12,9 @@ from prometheus_client import CollectorRegistry
 from turning import DEADLINE_S, put, said, until, work
 
 from keylane.journal.errors import Unavailable
-from keylane.journal.memory import MemoryJournal, MemoryLog, MemorySession
+from keylane.journal.memory import MemoryJournal, MemoryLog, MemoryReader, MemorySession
 from keylane.journal.partitioner import partition_of
-from keylane.journal.port import Journal, Record, Stored
+from keylane.journal.port import Journal, Place, Record, Stored
 from keylane.router.config import BadConfig, Config
 from keylane.router.core.lane import Lane
 from keylane.router.core.policy import Policy
@@ -263,6 +263,38 @@ async def test_of_two_at_once_the_rules_of_the_last_hold_whole(journal: MemoryJo
             tasks.start_soon(change, OTHER)
     after = await metadata_of(journal)
     assert (after.scopes, after.changing) == (ended[-1], False) and len(ended) == 2
+
+
+class Late(MemoryJournal):
+    """Shows the mark a while after its commit was acknowledged, as Kafka may."""
+
+    hidden = 3
+
+    async def reader(self, positions: Mapping[Place, int | None]) -> MemoryReader:
+        if not self.is_marked() or not self.hidden:
+            return await super().reader(positions)
+        self.hidden -= 1
+        before = MemoryJournal(MemoryLog())
+        await prepare(before, config())
+        return await before.reader(positions)
+
+    async def claim(self, partition: int, inputs: Sequence[str], state: str) -> MemorySession:
+        assert not self.is_marked() or not self.hidden, f"lane {partition} was claimed before the mark showed"
+        return await super().claim(partition, inputs, state)
+
+    async def end_positions(self, places: Sequence[Place]) -> dict[Place, int]:
+        ends = await super().end_positions(places)
+        return {place: 1 if self.is_marked() and self.hidden else end for place, end in ends.items()}
+
+    def is_marked(self) -> bool:
+        return b'"changing":true' in self.log.at(topics.METADATA, 0).read(0, 100)[-1].value
+
+
+async def test_no_lane_is_taken_from_its_router_before_the_mark_shows(journal: MemoryJournal) -> None:
+    """A router that claims it anew would else not find the mark, and go on by the old rules when others hold."""
+    late = Late(journal.log)
+    assert await rescope(late, config(RULES), unseen) == Rescoped(0, 1, True)
+    assert late.hidden == 0
 
 
 # -- routers meanwhile ----------------------------------------------------------------------------------------------
