@@ -17,7 +17,7 @@ import anyio
 
 from keylane import commands
 from keylane.changes import ChangeTicket
-from keylane.command_answers import CancelAnswer, CancelMachine, ToldMachine
+from keylane.command_answers import CancelAnswer, CancelMachine, ToldMachine, not_told
 from keylane.conflicts import find_conflict, partition_of_id
 from keylane.errors import Refused, RunFailed, Unavailable, error_body, refusal, translated
 from keylane.events import EventStream
@@ -227,7 +227,7 @@ class Client:
         finally:
             self._receipts.drop(watch)
         if watch.machine.error is not None:
-            raise refusal(watch.machine.error)
+            raise not_told(watch.machine.error)
         assert watch.machine.answer is not None
         return watch.machine.answer
 

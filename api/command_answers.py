@@ -67,10 +67,14 @@ class ToldMachine:
             case Refused(request=self.command_id):
                 self.error = refused_body(event, self.partition)
             case SentOn(request=self.command_id):
-                why = "the journal's layout has changed since this client connected: connect anew and see what became"
-                self.error = error_body("UNAVAILABLE", f"sent on to partition {event.to_partition}; {why} of it")
+                self.error = _sent_on(event)
             case DeadLettered():
                 self.error = error_body(event.code, event.reason)
+
+
+def _sent_on(event: SentOn) -> ErrorBody:
+    why = "the scope rules were changed meanwhile: see what became of it"
+    return error_body("UNAVAILABLE", f"sent on to partition {event.to_partition}, as {why}")
 
 
 def not_told(error: ErrorBody) -> KeylaneError:
@@ -113,6 +117,8 @@ class CancelMachine:
                 self.answer = "stop_asked"
             case Refused(request=self.cancellation_id):
                 self.error = refused_body(event, self.partition)
+            case SentOn(request=self.cancellation_id):
+                self.error = _sent_on(event)
             case DeadLettered():
                 self.error = error_body(event.code, event.reason)
             case CancellationKept(cancellation=self.cancellation_id):

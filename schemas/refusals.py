@@ -54,8 +54,8 @@ REFUSALS: dict[Code, Refusal] = {
     "REJECTED": Refusal(False, "Read the note of the person who decided."),
     "EXPIRED": Refusal(True, "See whether a worker serves the action, then send a new request."),
     "FENCED": Refusal(False, "Stop: another holder has taken over. Read the resource before anything else."),
-    "NOT_FOUND": Refusal(False, "Check the resource and the request id; outcomes are forgotten after a while."),
-    "TOO_LATE": Refusal(False, "It has ended already; look at its outcome."),
+    "NOT_FOUND": Refusal(False, "Check the resource and the id; what has ended is forgotten after a while."),
+    "TOO_LATE": Refusal(False, "See how the request stands now: it has ended, or moved on, before this came."),
     "INTERNAL": Refusal(False, "Report it with the request id; the dead letter has the cause."),
     "UNAVAILABLE": Refusal(True, "Check that the journal is up and a router is running, then try again."),
 }

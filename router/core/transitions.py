@@ -91,7 +91,8 @@ def _leave(lane: Lane, run: Run, member: Member, now: Now, by: str) -> None:
 def too_late(lane: Lane, run: Run | None, arrived: Arrived, now: Now) -> None:
     """The run, or this requester's part in it, is over."""
     if isinstance(arrived.record, Decision) and run is not None:
-        why = f"it waits for no decision: it is {run.state.lower()}"
+        stands = "waiting for its turn" if run.state == "Waiting" else run.state.lower()
+        why = f"it waits for no decision: it is {stands}"
     else:
         why = "it has ended, or was asked to stop, already"
     refuse(lane, arrived, now, Grounds("TOO_LATE", why))

@@ -318,6 +318,13 @@ def cancel(*events: Event) -> CancelMachine:
     return machine
 
 
+def test_a_cancellation_that_was_sent_on_cannot_be_followed() -> None:
+    error = cancel(SentOn(request="c-1", to_partition=2, **BASE)).error  # type: ignore[arg-type]
+    assert error is not None and (error.code, "partition 2" in error.message) == ("UNAVAILABLE", True)
+    elsewhere = cancel(SentOn(request="r-1", to_partition=2, **BASE))  # type: ignore[arg-type]
+    assert elsewhere.error is None, "the request was sent on, which says nothing about its cancellation"
+
+
 def stop_asked(run: str, status: str = "cancelled") -> StopAsked:
     return StopAsked(run=run, token=7, status=status, by="a", **WORK)  # type: ignore[arg-type]
 

@@ -151,6 +151,13 @@ def test_an_approval_is_bound_to_a_version_that_is_not_superseded(seen: str, cod
     assert events(bench.decide("p", "reject", version_seen=seen)) == ["Decided", "Ended"], "to refuse is always safe"
 
 
+def test_a_second_decision_hears_how_the_run_stands() -> None:
+    bench = parked()
+    bench.decide("p")
+    refused = only(Refused, bench.decide("p", "reject"))
+    assert (refused.code, refused.message) == ("TOO_LATE", "it waits for no decision: it is waiting for its turn")
+
+
 def test_a_decision_is_bound_to_the_payload_if_it_names_one() -> None:
     bench = parked()
     assert only(Refused, bench.decide("p", digest="other")).code == "STALE_VERSION"
