@@ -34,6 +34,7 @@ from keylane.schemas.codec import (
     traceparent_of,
 )
 from keylane.schemas.items import Checkpoint
+from keylane.schemas.keys import BadKey
 from keylane.schemas.state import Member, Resource, Run, StateRecord
 
 INPUTS = (topics.RESULTS, topics.REQUESTS)
@@ -91,8 +92,15 @@ def load(lane: Lane, stored: list[Stored], token_floor: int, wall_us: Callable[[
 def _forget_elsewhere(lane: Lane) -> None:
     """What is known of resources that other lanes decide on now. Kept, it would be believed again should they return,
     however much was done to them in between."""
-    for key in [key for key in lane.resources if lane.place(lane.owner_of(key)) != lane.partition]:
+    for key in [key for key in lane.resources if not _is_decided_on(lane, key)]:
         lane.put(Gone(b"resource/" + key.encode()))
+
+
+def _is_decided_on(lane: Lane, key: str) -> bool:
+    try:
+        return lane.place(lane.owner_of(key)) == lane.partition
+    except BadKey:  # the rules of now make no key of it: whatever names it is refused
+        return False
 
 
 def kept(record: StateRecord, names: dict[str, str]) -> StateRecord:

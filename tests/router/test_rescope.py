@@ -25,6 +25,7 @@ from keylane.router.setup import BEING_CHANGED, prepare, read_metadata
 from keylane.router.turn import load
 from keylane.schemas import topics
 from keylane.schemas.codec import encode
+from keylane.schemas.keys import BadKey
 from keylane.schemas.metadata import METADATA_KEY, Metadata, ScopeRule
 from keylane.schemas.scopes import Scopes
 from keylane.schemas.state import (
@@ -352,3 +353,17 @@ async def test_a_lane_forgets_what_others_decide_on_now() -> None:
         lane = Lane(0, Policy(), place.__getitem__)
         load(lane, stored, floor, lambda: 0)
         assert lane.resources.keys() == kept, floor
+
+
+async def test_a_lane_forgets_what_the_new_rules_make_no_key_of() -> None:
+    """A lane that could not be loaded for it would never be loaded again."""
+    long = "k8s://prod/pods/shop/" + "x" * 300
+    wide = Scopes((ScopeRule(match="k8s://{c}/pods/{ns}/{app}", owner="k8s://{c}/" + "y" * 300 + "/{app}"),))
+    with pytest.raises(BadKey):
+        wide.owner_of(long)
+    record = Resource(key=long, completed_order=1, completed_run="r", completed_action="drain", forget_ms=9)
+    own = LaneRecord(positions={}, token=6)
+    stored = [Stored(topics.STATE, 0, n, state_key(each), encode(each), 0, ()) for n, each in enumerate((record, own))]
+    lane = Lane(0, Policy(), lambda _: 0, wide.owner_of)
+    load(lane, stored, 7, lambda: 0)
+    assert lane.resources == {}
