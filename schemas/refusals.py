@@ -52,7 +52,7 @@ REFUSALS: dict[Code, Refusal] = {
     "DEADLOCK": Refusal(True, "Release what you hold and start again."),
     "SUPERSEDED": Refusal(False, "Read the resource again: newer work has replaced this."),
     "REJECTED": Refusal(False, "Read the note of the person who decided."),
-    "EXPIRED": Refusal(True, "See whether a worker serves the action, then send a new request."),
+    "EXPIRED": Refusal(True, "See whether a worker serves the action, or a person was asked, then send a new request."),
     "FENCED": Refusal(False, "Stop: another holder has taken over. Read the resource before anything else."),
     "NOT_FOUND": Refusal(False, "Check the resource and the id; what has ended is forgotten after a while."),
     "TOO_LATE": Refusal(False, "See how the request stands now: it has ended, or moved on, before this came."),
