@@ -73,6 +73,7 @@ def decide(
     note: str,
     by: str | None = None,
     version_seen: str | None = None,
+    conflict: str | None = None,
     yes: Annotated[bool, Flag] = False,
     context: Context,
 ) -> Coroutine[None, None, msgspec.Struct]:
@@ -93,12 +94,18 @@ def decide(
     version_seen:
         The version of the resource that you decided on; refused where that is superseded. '' where none is known.
         Without it, the version that is known now: it is said on standard error, and on a terminal you are asked.
+    conflict:
+        The conflict by which you were asked, as keylane conflict show said it; refused where it is another now. Without
+        it, the one that asks now.
     yes:
         Do not ask.
     """
     import anyio
+    from msgspec.structs import replace
 
     seen = anyio.run(_review, context, resource, request_id)
+    if seen is not None and conflict is not None:
+        seen = replace(seen, conflict_id=conflict)
     if seen is not None and version_seen is None:
         version_seen = seen.version_seen
         _say(context, seen, verdict)

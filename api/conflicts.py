@@ -130,7 +130,8 @@ async def show_conflict(journal: Journal, partitions: int, conflict_id: str) -> 
     command = None
     if prospect is not None:
         asked = f"{quote(prospect.resource)} {quote(prospect.request_id)}"
-        command = f"keylane decide {asked} approve --version-seen {quote(prospect.version_seen)} --note WHY"
+        seen = f"--version-seen {quote(prospect.version_seen)} --conflict {conflict_id}"
+        command = f"keylane decide {asked} approve {seen} --note WHY"
     elif resolved is None:
         command = f"keylane conflict resolve {conflict_id} --note WHY"
     return ConflictShown(artifact=artifact, since=_since(artifact), resolved=resolved, review=prospect, command=command)

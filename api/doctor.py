@@ -56,7 +56,7 @@ def metadata_finding(found: Metadata | Undecodable | JournalError | None, ours: 
             return Finding("metadata", "fault", f"it cannot be read: {found}", "every role needs to read it")
         case Undecodable(reason=reason):
             return Finding("metadata", "fault", f"it cannot be read: {reason}", "use the keylane that wrote it")
-    said = f"pinned to {found.partitions} partitions, {found.hash}, {len(found.scopes)} scope rules"
+    said = f"pinned to {found.partitions} partitions, {found.hash}, scope rules: {len(found.scopes)}"
     if found.changing:
         advice = "if no keylane config apply is under way, one was cut off: run it again; until then lanes wait"
         return Finding("metadata", "fault", f"{said}; being changed", advice)

@@ -62,6 +62,8 @@ def _states(held: Holding | None, waiting: tuple[Pending, ...], last: Ended | No
 def _holding(queue: Queue, run: Run, wall_ms: int) -> Holding:
     assert run.token is not None and run.lease_until_ms is not None
     view = queue.view
+    state = _holding_state(view, run, wall_ms)
+    on_loss = "retry" if state == "claimed" else run.on_loss  # what nobody has read was no attempt
     return Holding(
         holder=run.holder,
         run=run.id,
@@ -71,14 +73,14 @@ def _holding(queue: Queue, run: Run, wall_ms: int) -> Holding:
         requests=requests_of(queue, run),
         token=run.token,
         attempt=run.attempt,
-        state=_holding_state(view, run, wall_ms),
+        state=state,
         blocked=run.blocked,
         handed_off=saved_before(run),
         previous_end=run.previous_end,
         since=run.since,
         lease_left_ms=max(0, run.lease_until_ms - view.clock_ms),
         lease_ends=wall(view, run.lease_until_ms),
-        on_loss=run.on_loss if run.stop is None else "end",
+        on_loss=on_loss if run.stop is None else "end",
     )
 
 

@@ -163,9 +163,9 @@ def _applied_rows(done: Applied) -> Iterator[Row]:
 
 def _rules_rows(done: RulesApplied) -> Iterator[Row]:
     if not done.changed:
-        yield f"nothing to do: these {done.rules} scope rules hold already", "green"
+        yield f"nothing to do: these scope rules hold already ({done.rules})", "green"
         return
-    yield f"{done.rules} scope rules hold now, before {done.before}", "green"
+    yield f"scope rules that hold now: {done.rules}, before: {done.before}", "green"
     yield "restart routers with this configuration: those that run halt their lanes, and requests wait", "yellow"
 
 

@@ -93,7 +93,7 @@ def check_pinned(pinned: Metadata, config: Config) -> None:
 
 
 def _pinned_to(pinned: Metadata) -> str:
-    rules = f"{len(pinned.scopes)} scope rules"
+    rules = f"scope rules: {len(pinned.scopes)}"
     return f"this journal is pinned to {pinned.partitions} partitions, hash {pinned.hash}, {rules}"
 
 

@@ -112,6 +112,12 @@ def test_a_person_at_a_terminal_sees_what_approving_does_and_is_asked(decisions:
     assert not [each for each in plain if unicodedata.category(each) in HIDDEN and each != "\n"]
 
 
+def test_a_decision_can_be_bound_to_the_conflict_that_was_looked_at(decisions: list[dict[str, object]]) -> None:
+    assert run("--version-seen", "v2", "--conflict", "3-17")[0] == run("--version-seen", "v2")[0] == 0
+    asked = [each["seen"] for each in decisions]
+    assert [each.conflict_id for each in asked if isinstance(each, Review)] == ["3-17", ASKED.conflict_id]
+
+
 @pytest.mark.parametrize("answer", [b"", b"\n", b"n\n", b"maybe\n"])
 def test_any_other_answer_than_yes_decides_nothing(answer: bytes, decisions: list[dict[str, object]]) -> None:
     code, said = run(answer=answer)

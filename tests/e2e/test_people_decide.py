@@ -107,7 +107,8 @@ async def test_a_review_from_the_request_to_its_outcome(service: People, tmp_pat
     assert (prospect["version_seen"], then["version"], then["after"]) == ("v1", "v1", ["hold-api"])
     assert (then["then"], then["ended_by"]) == ("superseded", ["hold-api"])
     told = people.text("conflict", "show", status["conflict_id"])
-    assert "keylane decide deploy://api r-1 approve --version-seen v1 --note WHY" in told
+    asked = f"--version-seen v1 --conflict {status['conflict_id']} --note WHY"
+    assert f"keylane decide deploy://api r-1 approve {asked}" in told
     assert "on approve: superseded if hold-api completes before it" in told
 
     async with Client(people.url, actor="agent-7") as client:

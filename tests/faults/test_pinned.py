@@ -89,7 +89,7 @@ async def test_a_router_with_another_number_of_partitions_ends_and_the_fleet_goe
         (Metadata(partitions=PARTITIONS, hash="crc32"), ("hash crc32", f"has {PARTITIONS}, murmur2")),
         (
             Metadata(partitions=PARTITIONS, scopes=(ScopeRule(match="k8s://*/pods/*", owner="k8s://*"),)),
-            ("1 scope rules", "and 0: set the same"),
+            ("scope rules: 1", "and 0: set the same"),
         ),
     ],
     ids=["hash", "scope rule"],

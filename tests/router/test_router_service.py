@@ -61,7 +61,7 @@ async def test_the_scope_rules_of_the_first_router_are_pinned(journal: MemoryJou
     rules = (ScopeRule(match="x://{a}/{b}", owner="x://{a}"),)
     scoped = Config(url="memory://x", partitions=2, policy=Policy(), scopes=rules)
     assert (await prepare(journal, scoped)).scopes == rules
-    with pytest.raises(BadConfig, match="1 scope rules"):
+    with pytest.raises(BadConfig, match="scope rules: 1"):
         await prepare(journal, config())
 
 

@@ -18,7 +18,7 @@ from keylane.journal.port import Journal
 
 AGAIN_S = 0.5
 THROUGH_A_CLIENT = ("submit", "submit_twice", "reuse_id", "cancel")
-"""But for what belongs to another resource: clients do not follow scope rules yet."""
+"""But for what a scope rule gives to another resource: as from plain producers, some of it to a wrong lane."""
 
 
 class AgentActor:
