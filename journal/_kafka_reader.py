@@ -20,6 +20,10 @@ from .rules import poll_limit
 SILENCE_S = 10.0
 ONE_BY_ONE_MAX = 1_000
 REFETCH_MS = 1_000
+# aiokafka fetches ahead, but no more until that is taken: what is there at once is what came first while nobody polled.
+# For so long the next fetch is waited for, which has the rest; else each would wait for one more turn of its lane.
+FRESH_S = 0.003
+AT_ONCE_S = 0.0005
 
 Ends = Callable[[Sequence[Place]], Awaitable[dict[Place, int]]]
 
@@ -78,13 +82,23 @@ class KafkaReader:
             return
         wait_s = 0.0 if any(self._ready.values()) else timeout_s
         with vendor.asking("reading", wait_s + vendor.ANSWER_TIMEOUT_S):
-            try:
-                full = [self._full[place] for place in hungry]
-                fetched = await self._consumer.getmany(*full, timeout_ms=int(wait_s * 1000))
-            except UnicodeDecodeError:
-                fetched = await self._one_by_one(hungry)
-            for place in hungry:
-                self._positions[place] = await self._consumer.position(self._full[place])
+            began_s = time.monotonic()
+            await self._fill(hungry, wait_s)
+            if wait_s and any(self._ready.values()) and time.monotonic() - began_s < AT_ONCE_S:
+                hungry = [place for place in hungry if len(self._ready[place]) < max_records]
+                await self._fill(hungry, min(FRESH_S, wait_s))
+
+    async def _fill(self, hungry: Sequence[Place], wait_s: float) -> None:
+        """Take over what is fetched, or will be by then."""
+        if not hungry:  # aiokafka takes none for all
+            return
+        try:
+            full = [self._full[place] for place in hungry]
+            fetched = await self._consumer.getmany(*full, timeout_ms=int(wait_s * 1000))
+        except UnicodeDecodeError:
+            fetched = await self._one_by_one(hungry)
+        for place in hungry:
+            self._positions[place] = await self._consumer.position(self._full[place])
         for place in hungry:
             self._ready[place].extend(vendor.stored(place, each) for each in fetched.get(self._full[place], ()))
 
