@@ -193,7 +193,7 @@ async def test_an_id_for_other_work_is_no_answer_but_a_dead_letter_and_an_artifa
     key = fleet.key()
     id = f"r-{key}"
     await fleet.alice.run(key, "restart", 1, request_id=id, timeout_s=OUTCOME_S)
-    # A client that comes now reads on from here: one that has yet to read the first work's end would take it for its own.
+    # One that comes now reads on from here: another may yet have to read the first end, and would take it for its own.
     async with Client(fleet.url, actor="carol") as carol:
         with pytest.raises(Refused) as refused:
             await carol.run(key, "restart", 2, request_id=id, timeout_s=OUTCOME_S)
