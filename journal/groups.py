@@ -51,6 +51,8 @@ class Member:
         behind = dropped or view.agreed[self.number] < view.generation
         if behind and self._held:
             self._held = NOTHING
+            # It may turn out that it was not dropped: then its share of that generation is still its own.
+            self._settled_generation = 0
             return Assignment(view.generation, NOTHING)
         if dropped:
             return Move.JOIN
