@@ -1,5 +1,7 @@
-"""A member that could not be sure of its place let go; then it was heard after all, before anybody had dropped it. Nobody
-else had its partitions, and nobody gave them to it again: a lane that nobody owned (simulation, seed 553769)."""
+"""A member that could not be sure of its place let go; then it was heard after all, before anybody had dropped it.
+
+Nobody else had its partitions, and nobody gave them to it again: lanes that nobody owned (simulation, seed 553769).
+"""
 
 from keylane.journal.groups import GroupView, Member, Move
 from keylane.journal.port import Assignment
