@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,6 +13,7 @@ from cyclopts import Parameter
 
 from keylane.cli_answers import Ingested
 from keylane.cli_context import CommandContext, Context, UsageError
+from keylane.progress import progress
 
 if TYPE_CHECKING:
     from keylane.changes import ChangeTicket
@@ -67,7 +67,7 @@ async def github(
         unmapped += is_delivery
         malformed += not is_delivery
     async with Client(context.url) as client:
-        with _progress(context, "published", len(commands)) as advance:
+        with progress(context, "published", len(commands)) as advance:
             published = await _publish(client, commands, advance)
         tickets = [ticket for ticket in published if isinstance(ticket, Ticket)]
         changes = [ticket for ticket in published if isinstance(ticket, ChangeTicket)]
@@ -124,7 +124,7 @@ async def _waited(
     done: Ingested, tickets: Sequence[Ticket], changes: Sequence[ChangeTicket], context: CommandContext
 ) -> Ingested:
     """The same with what became of all that was published."""
-    with _progress(context, "ended", done.published) as advance:
+    with progress(context, "ended", done.published) as advance:
         effects = await _effects(changes, advance)
         outcomes, coalesced = await _outcomes(tickets, advance)
     return msgspec.structs.replace(done, outcomes=outcomes, coalesced=coalesced, effects=effects)
@@ -153,18 +153,3 @@ async def _outcomes(tickets: Sequence[Ticket], advance: Callable[[int], None]) -
         coalesced += outcome.coalesced
         advance(1)
     return dict(counts), coalesced
-
-
-@contextmanager
-def _progress(context: CommandContext, what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar for whoever watches standard error; nothing where nobody does."""
-    if not context.watched:
-        yield lambda count: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(what, total=total)
-        yield lambda count: bar.advance(task, count)

@@ -64,17 +64,21 @@ class ToldMachine:
         match event:
             case Changed() | Decided() | Resolved() if told_id(event) == self.command_id:
                 self.answer = event
-            case Refused(request=self.command_id):
-                self.error = refused_body(event, self.partition)
-            case SentOn(request=self.command_id):
-                self.error = _sent_on(event)
-            case DeadLettered():
-                self.error = error_body(event.code, event.reason)
+            case _:
+                self.error = refused_in(event, self.command_id, self.partition)
 
 
-def _sent_on(event: SentOn) -> ErrorBody:
-    why = "the scope rules were changed meanwhile: see what became of it"
-    return error_body("UNAVAILABLE", f"sent on to partition {event.to_partition}, as {why}")
+def refused_in(event: AnyEvent, command_id: str, partition: int) -> ErrorBody | None:
+    """Why the command gets no answer, where `event` says so."""
+    match event:
+        case Refused() if event.request == command_id:
+            return refused_body(event, partition)
+        case SentOn() if event.request == command_id:
+            why = "the scope rules were changed meanwhile: see what became of it"
+            return error_body("UNAVAILABLE", f"sent on to partition {event.to_partition}, as {why}")
+        case DeadLettered():  # only the own record's is fed
+            return error_body(event.code, event.reason)
+    return None
 
 
 def not_told(error: ErrorBody) -> KeylaneError:
@@ -115,14 +119,10 @@ class CancelMachine:
                 self.answer = "withdrawn"
             case StopAsked(status="cancelled") if event.run == self.run:
                 self.answer = "stop_asked"
-            case Refused(request=self.cancellation_id):
-                self.error = refused_body(event, self.partition)
-            case SentOn(request=self.cancellation_id):
-                self.error = _sent_on(event)
-            case DeadLettered():
-                self.error = error_body(event.code, event.reason)
             case CancellationKept(cancellation=self.cancellation_id):
                 self.error = error_body(
                     "NOT_FOUND",
                     f"no request {self.request_id} is known; it will be cancelled if it comes yet",
                 )
+            case _:
+                self.error = refused_in(event, self.cancellation_id, self.partition)
