@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from keylane.command_answers import ToldMachine, not_told
 from keylane.errors import Unavailable
-from keylane.schemas.events import Changed, ChangeEffect
+from keylane.schemas.event_parts import ChangeEffect
+from keylane.schemas.events import Changed
 from keylane.waiting import ANSWER_S, Watch, settled
 
 

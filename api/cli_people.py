@@ -9,7 +9,7 @@ import msgspec
 from cyclopts import Parameter
 
 from keylane.cli_context import CommandContext, Context, UsageError
-from keylane.schemas.events import Verdict
+from keylane.schemas.event_parts import Verdict
 
 if TYPE_CHECKING:
     from keylane.reviews import Review

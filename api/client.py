@@ -30,7 +30,8 @@ from keylane.receipts import Receipts
 from keylane.request_status import request_status
 from keylane.reviews import Review, parked_run, read_review
 from keylane.schemas.conflicts import ConflictResolved
-from keylane.schemas.events import Changed, Decided, Verdict
+from keylane.schemas.event_parts import Verdict
+from keylane.schemas.events import Changed, Decided
 from keylane.schemas.requests import Cancellation, Decision, Resolution, ResourceChange, WorkRequest
 from keylane.ticket import TicketMachine
 from keylane.views import read_state

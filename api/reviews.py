@@ -14,7 +14,7 @@ from msgspec import Raw
 from keylane.journal.port import Journal
 from keylane.outcome import Json, OnApprove
 from keylane.schemas.base import NULL
-from keylane.schemas.events import ParkReason
+from keylane.schemas.event_parts import ParkReason
 from keylane.schemas.state import Member, Run
 from keylane.views import LaneView, read_state
 from keylane.waits import on_approve, queue_of, requests_of

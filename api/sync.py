@@ -18,7 +18,8 @@ from keylane.command_answers import CancelAnswer
 from keylane.outcome import Json, Outcome, Ownership, Position, Status
 from keylane.reviews import Review
 from keylane.schemas.conflicts import ConflictResolved
-from keylane.schemas.events import AnyEvent, Changed, ChangeEffect, Decided, Verdict
+from keylane.schemas.event_parts import ChangeEffect, Verdict
+from keylane.schemas.events import AnyEvent, Changed, Decided
 from keylane.schemas.requests import ResourceChange, WorkRequest
 from keylane.waiting import ANSWER_S, Ticket
 

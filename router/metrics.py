@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from keylane.router.core.policy import Policy
 from keylane.schemas.conflicts import ConflictKind
-from keylane.schemas.events import LostReason, Status
+from keylane.schemas.event_parts import LostReason, Status
 from keylane.schemas.refusals import Code
 
 OTHER = "other"

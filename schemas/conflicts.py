@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Literal
 
 from keylane.schemas.base import Schema
-from keylane.schemas.events import Party
+from keylane.schemas.event_parts import Party
 
 ConflictKind = Literal[
     "lock_held",

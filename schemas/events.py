@@ -7,49 +7,11 @@ than WorkRequest or LockRequest says that what was refused is that command, not 
 
 from __future__ import annotations
 
-from typing import Literal
-
 from msgspec import Raw
 
-from keylane.schemas.base import NULL, ErrorDetail, Schema
+from keylane.schemas.base import NULL, ErrorDetail
+from keylane.schemas.event_parts import ChangeEffect, Event, LostReason, ParkReason, Party, Status, Verdict
 from keylane.schemas.refusals import Code
-
-Status = Literal["completed", "failed", "cancelled", "superseded", "rejected", "expired", "refused"]
-"""`refused`: accepted, and refused when its turn came, on the state as it was then; `error` has the code."""
-LostReason = Literal["lease_expired", "session_lapsed", "session_left", "session_replaced"]
-
-
-ParkReason = Literal["on_conflict", "attempts", "approval_voided"]
-Verdict = Literal["approve", "reject"]
-ChangeEffect = Literal["applied", "known", "older", "repeated"]
-"""`known`: it is the version that the lane knows. `older`: its source has told of a later one."""
-
-
-class Party(Schema, frozen=True, kw_only=True):
-    """One side of a conflict. `at_ms` is lane time of its acceptance."""
-
-    request: str
-    actor: str = ""
-    action: str = ""
-    digest: str = ""
-    version: str | None = None
-    """The version of the resource that it was decided on, if it named one."""
-    at_ms: int | None = None
-    session: str = ""
-    token: int | None = None
-
-
-class Event(Schema, frozen=True, kw_only=True):
-    """What each event carries. `time` is wall time (RFC 3339, UTC), for people only."""
-
-    seq: int
-    """The lane's sequence number: grows by one with each event of a partition."""
-    clock_ms: int
-    """The lane's clock."""
-    time: str
-    input: str = ""
-    """The record that the lane applied when it decided this, as `topic/offset` on this partition; empty: a timer.
-    All that one record or timer brought about stands together, and no record is named again later."""
 
 
 class Queued(Event, frozen=True, kw_only=True):
@@ -78,6 +40,9 @@ class Coalesced(Event, frozen=True, kw_only=True):
     action: str
     actor: str = ""
     parked: bool = False
+    token: int | None = None
+    """A lock that its session holds already: under this token, and its lease of `lease_ms` runs anew."""
+    lease_ms: int | None = None
     repeat: bool = False
 
 
@@ -94,6 +59,9 @@ class Granted(Event, frozen=True, kw_only=True):
     holder: str
     """The name of the worker or agent, agent-written."""
     lease_ms: int
+    claim_ms: int | None = None
+    """A lock that had to wait: its requester has so long to claim it by a Renewal, with which its lease begins.
+    None: its lease has begun."""
     waited_ms: int = 0
     """Lane time since the run was accepted, also where it was granted before."""
     requests: tuple[str, ...]
@@ -188,12 +156,19 @@ class Refused(Event, frozen=True, kw_only=True):
 
 
 class Renewed(Event, frozen=True, kw_only=True):
-    """A lock's lease runs anew. `renewal` is the id of the Renewal that did it."""
+    """A lock's lease runs anew, or begins. `renewal` is the id of the Renewal that did it."""
 
     run: str
     resource: str
+    action: str = ""
     token: int
     renewal: str
+    lease_ms: int = 0
+    """How long from now on. Shorter than before near the end of the longest hold."""
+    claimed: bool = False
+    """It was the claim of a lock that had waited."""
+    blocked: str | None = None
+    """Why its holder cannot go on. While it says so the lease is not renewed, and `lease_ms` is what is left of it."""
 
 
 class Progressed(Event, frozen=True, kw_only=True):
@@ -255,6 +230,8 @@ class Fenced(Event, frozen=True, kw_only=True):
     resource: str
     action: str = ""
     report: str
+    report_id: str = ""
+    """Of a Renewal or a Release: its id."""
     token: int
     session: str
     live_token: int | None = None
@@ -301,6 +278,16 @@ class Ended(Event, frozen=True, kw_only=True):
     """The version that was decided on, and below the one that the lane knows, where they clash."""
     known_version: str | None = None
     error: ErrorDetail | None = None
+    holder: str | None = None
+    """A lock that was not had, as the five that follow: who is in its way. They read as in `Refused`."""
+    held_since: str | None = None
+    lease_expires_in_ms: int | None = None
+    position: int | None = None
+    retry_after_ms: int | None = None
+    cycle: tuple[str, ...] = ()
+    """`DEADLOCK`: session, resource, session, resource, …: each waits for that resource, which the next one holds."""
+    waits_position: int | None = None
+    """`DEADLOCK`: the offset in `waits` of the edge that closed the cycle."""
     superseded_by: str | None = None
     superseded_since: str | None = None
     """Said with an outcome of before: the run or the change that has changed the resource since."""
@@ -347,6 +334,15 @@ class Resolved(Event, frozen=True, kw_only=True):
     note: str
 
 
+class AgentSessionEnded(Event, frozen=True, kw_only=True):
+    """An agent's session is over here, by the id of the SessionEnded that said so. The ends of `runs` follow."""
+
+    ended: str
+    session: str
+    runs: tuple[str, ...] = ()
+    """What it held or waited for in this partition."""
+
+
 class SentOn(Event, frozen=True, kw_only=True):
     """A command that had come to the wrong partition was published again on the right one."""
 
@@ -390,6 +386,6 @@ class DeadLettered(Event, frozen=True, kw_only=True):
 
 AnyEvent = (
     Queued | Coalesced | Granted | Parked | Delayed | Decided | ApprovalVoided | Refused | Renewed | Progressed
-    | StopAsked | AttemptFailed | Lost | Fenced | Withdrawn | CancellationKept | Ended | Changed | Resolved | SentOn
-    | WorkerOpened | WorkerClosed | DeadLettered
+    | StopAsked | AttemptFailed | Lost | Fenced | Withdrawn | CancellationKept | Ended | Changed | Resolved
+    | AgentSessionEnded | SentOn | WorkerOpened | WorkerClosed | DeadLettered
 )  # fmt: skip

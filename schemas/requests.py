@@ -8,7 +8,7 @@ from __future__ import annotations
 from msgspec import Raw
 
 from keylane.schemas.base import NULL, Schema
-from keylane.schemas.events import Verdict
+from keylane.schemas.event_parts import Verdict
 
 
 class WorkRequest(Schema, frozen=True, kw_only=True):
@@ -35,23 +35,28 @@ class WorkRequest(Schema, frozen=True, kw_only=True):
 
 
 class LockRequest(Schema, frozen=True, kw_only=True):
-    """Asks that its sender's session holds `resource` itself."""
+    """Asks that its sender's session holds `resource` itself: a run whose action is `lock`."""
 
     id: str
     resource: str
     session: str
     secret: str
-    """256 bits, base64url. Readable by routers alone; records keep its SHA-256."""
+    """The session's: 256 bits, base64url. Readable by routers alone; records keep its SHA-256."""
     hold: str = ""
+    """What of the session holds it: asked for again under the same one it is had at once, under the same token."""
     actor: str = ""
     wait_ms: int = 0
+    """Lane time; 0: `LOCK_HELD` at once where it is not free."""
     ttl_ms: int | None = None
+    """Of its lease. None: as the router has it (`resource_lock_timeout`)."""
+    explicit: bool = False
+    """Its session may hold or await other locks, so that waiting for this one can close a cycle."""
     seen: int | None = None
     hops: int = 0
 
 
 class Renewal(Schema, frozen=True, kw_only=True):
-    """Renews a lock, or claims one whose turn has come."""
+    """Renews a lock, or claims one whose turn has come. `blocked`: says why its holder cannot go on; renews nothing."""
 
     id: str
     resource: str
@@ -88,6 +93,8 @@ class Cancellation(Schema, frozen=True, kw_only=True):
     resource: str
     request: str
     actor: str = ""
+    secret: str | None = None
+    """Its session's, where it asked for a lock: who has that gives it back as well, if it is held by then."""
     hops: int = 0
 
 

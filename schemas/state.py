@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Raw
 
 from keylane.schemas.base import NULL, ErrorDetail, Schema
-from keylane.schemas.events import ParkReason, Status
+from keylane.schemas.event_parts import ParkReason, Status
 from keylane.schemas.items import Checkpoint
 from keylane.schemas.refusals import Code
 
@@ -35,6 +35,23 @@ class LaneRecord(Schema, frozen=True, kw_only=True):
     token: int = 0
     claim: int = 0
     """Grows with every load."""
+
+
+LOCK_ACTION = "lock"
+"""The action of every run that is a lock; no work can be asked for under it."""
+
+
+class LockTerms(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What makes a run a lock: whose it is, and how its requester holds it itself."""
+
+    session: str
+    secret_sha256: str
+    """Of the session's secret, hexadecimal: whoever knows that renews it and gives it back."""
+    hold: str = ""
+    wait_ms: int = 0
+    ttl_ms: int
+    explicit: bool = False
+    """Its session may hold other locks: while it waits for another session there is a `WaitLink`."""
 
 
 OnLoss = Literal["retry", "fail", "review"]
@@ -107,6 +124,8 @@ class Run(Schema, frozen=True, kw_only=True):
     parked_first: bool = False
     """A person was asked as it came: that was its first answer."""
     checkpoint: Checkpoint | None = None
+    lock: LockTerms | None = None
+    """It is a lock. Kept when it is done, to tell a repeated Release."""
 
     ready_ms: int | None = None
     """Waiting: not ready before. None: ready."""
@@ -126,6 +145,8 @@ class Run(Schema, frozen=True, kw_only=True):
     lease_until_ms: int | None = None
     hold_until_ms: int | None = None
     """Held: no renewal reaches beyond."""
+    unclaimed: bool = False
+    """Held: a lock whose turn has come. Its requester has until `lease_until_ms` to say that it is still there."""
     on_loss: OnLoss = "retry"
     """Held: what becomes of it when this lease is lost."""
     blocked: str | None = None
@@ -219,6 +240,23 @@ class WorkerSession(Schema, frozen=True, kw_only=True):
     """The number of the last item record written to it."""
 
 
+class WaitLink(Schema, frozen=True, kw_only=True):
+    """An explicit session waits for a lock that another holds: what `waits` says of it. Under the key `link/<request>`.
+
+    Kept so that a lane that is loaded says it again; what is written to `waits` follows from changes of these.
+    """
+
+    request: str
+    waiter: str
+    holder: str
+    owner: str
+    resource: str
+    order: int
+    """Of the run that waits, or was refused."""
+    until_ms: int | None = None
+    """It was refused, and counts as waiting until it may ask again. None: it waits."""
+
+
 class CountedGrant(Schema, frozen=True, kw_only=True):
     """A granted run that a limit counts, also when it is over. Under the key `counted/<run id>`."""
 
@@ -283,6 +321,7 @@ StateRecord = (
     | KeptCancellation
     | UnservedAction
     | WorkerSession
+    | WaitLink
     | Resource
     | CountedGrant
     | Recurrence
@@ -298,6 +337,7 @@ KEYS: dict[type, tuple[bytes, Callable[[Any], str]]] = {
     RefusedRequest: (b"refused/", attrgetter("id")),
     KeptCancellation: (b"cancelled/", attrgetter("request")),
     UnservedAction: (b"unserved/", attrgetter("action")),
+    WaitLink: (b"link/", attrgetter("request")),
     CountedGrant: (b"counted/", attrgetter("run")),
     Recurrence: (b"recurrence/", attrgetter("fingerprint")),
     LaneRecord: (LANE_KEY, lambda _: ""),

@@ -9,18 +9,8 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from keylane.schemas import topics
-from keylane.schemas.events import (
-    Coalesced,
-    DeadLettered,
-    Ended,
-    Event,
-    Granted,
-    Parked,
-    Queued,
-    Refused,
-    SentOn,
-    Withdrawn,
-)
+from keylane.schemas.event_parts import Event
+from keylane.schemas.events import Coalesced, DeadLettered, Ended, Granted, Parked, Queued, Refused, SentOn, Withdrawn
 from keylane.schemas.state import Member, RefusedRequest, Run
 
 from .fold import FORGETTABLE, IdSeen, RunSeen, outcome_of

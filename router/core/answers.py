@@ -11,7 +11,8 @@ from keylane.router.core.describe import said
 from keylane.router.core.lane import Lane
 from keylane.router.core.records import Arrived, Forward, Gone, Grounds, Now
 from keylane.schemas.codec import Undecodable
-from keylane.schemas.events import DeadLettered, Party, Refused, SentOn
+from keylane.schemas.event_parts import Party
+from keylane.schemas.events import DeadLettered, Refused, SentOn
 from keylane.schemas.refusals import Code
 from keylane.schemas.requests import Request, WorkRequest
 from keylane.schemas.state import RefusedRequest

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from keylane.router.core.lane import Lane
 from keylane.router.core.records import Arrived, Now
 from keylane.router.core.standing import changed_order
-from keylane.schemas.events import Party
+from keylane.schemas.event_parts import Party
 from keylane.schemas.requests import WorkRequest
 from keylane.schemas.state import Member, Resource, Run
 

@@ -13,7 +13,8 @@ from keylane.router.core.records import Grounds, Now
 from keylane.router.core.resources import note_completed
 from keylane.router.core.standing import decided_on
 from keylane.schemas.base import NULL, ErrorDetail
-from keylane.schemas.events import AttemptFailed, Delayed, Ended, Lost, LostReason, Parked, Party, Status, StopAsked
+from keylane.schemas.event_parts import LostReason, Party, Status
+from keylane.schemas.events import AttemptFailed, Delayed, Ended, Lost, Parked, StopAsked
 from keylane.schemas.items import Notice
 from keylane.schemas.state import Delay, Review, Run, UnservedAction
 

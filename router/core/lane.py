@@ -37,6 +37,7 @@ from keylane.schemas.state import (
     Run,
     StateRecord,
     UnservedAction,
+    WaitLink,
     WorkerSession,
     first_member,
 )
@@ -74,6 +75,7 @@ class Lane:
         self.unserved: dict[str, UnservedAction] = {}
         self.sessions: dict[str, WorkerSession] = {}
         self.resources: dict[str, Resource] = {}
+        self.links: dict[str, WaitLink] = {}
         self.counted: dict[str, CountedGrant] = {}
         self.recurrences: dict[str, Recurrence] = {}
         # Derived: what the runs carry; and by owning key: who waits, in acceptance order; who holds; and, where
@@ -89,6 +91,7 @@ class Lane:
         self.held_by: dict[str, list[Entry]] = {}
         self.members_of: dict[str, list[Entry]] = {}
         self.deadlines_of: dict[str, list[Entry]] = {}
+        self.links_of: dict[str, list[Entry]] = {}
         self.counted_of: dict[tuple[str, str], list[Entry]] = {}
         self.keyed: dict[tuple[str, str], list[Entry]] = {}
         self.seats = Seats()

@@ -9,7 +9,7 @@ from keylane.router.core.describe import asker, is_changed_outside, last_to_chan
 from keylane.router.core.lane import Lane
 from keylane.router.core.policy import ActionPolicy
 from keylane.router.core.records import Arrived, Gone, Grounds, Now
-from keylane.schemas.events import Party
+from keylane.schemas.event_parts import Party
 from keylane.schemas.requests import WorkRequest
 from keylane.schemas.state import CountedGrant, Run
 

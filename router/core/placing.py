@@ -33,6 +33,7 @@ from keylane.schemas.state import (
     Resource,
     Run,
     UnservedAction,
+    WaitLink,
     WorkerSession,
 )
 
@@ -219,6 +220,17 @@ def put_resource(lane: Lane, key: bytes, name: str, new: Resource | None) -> Non
     lane.resting.move(name, resting_ms(old, lane.steps), resting_ms(new, lane.steps))
 
 
+def put_link(lane: Lane, key: bytes, request: str, new: WaitLink | None) -> None:
+    """An edge of the graph of waits, under its owning key."""
+    old = lane.links.pop(request, None)
+    for link, change in ((old, remove), (new, add)):
+        if link is not None:
+            change(lane.links_of, link.owner, (link.order, request))
+    if new is not None:
+        lane.links[request] = new
+    lane.idle.set(key, None if new is None else new.until_ms)
+
+
 def put_counted(lane: Lane, key: bytes, id: str, new: CountedGrant | None) -> None:
     """A granted run that a limit counts, under its owning key and its action."""
     old = lane.counted.pop(id, None)
@@ -248,6 +260,7 @@ PUT: dict[type, Callable[[Lane, bytes, str, Any], None]] = {
     UnservedAction: put_unserved,
     WorkerSession: put_session,
     Resource: put_resource,
+    WaitLink: put_link,
     CountedGrant: put_counted,
     Recurrence: put_recurrence,
 }

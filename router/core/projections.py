@@ -19,6 +19,7 @@ from keylane.schemas.conflicts import (
     pattern_of,
 )
 from keylane.schemas.deadletters import DeadLetter
+from keylane.schemas.event_parts import Party
 from keylane.schemas.events import (
     AnyEvent,
     ApprovalVoided,
@@ -28,7 +29,6 @@ from keylane.schemas.events import (
     Fenced,
     Lost,
     Parked,
-    Party,
     Refused,
     Resolved,
     Withdrawn,

@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from keylane.schemas.base import Schema
 from keylane.schemas.codec import Undecodable
-from keylane.schemas.events import Party
+from keylane.schemas.event_parts import Party
 from keylane.schemas.refusals import Code
 from keylane.schemas.requests import Request
 from keylane.schemas.results import Result

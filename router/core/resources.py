@@ -14,7 +14,7 @@ from keylane.router.core.order import lift
 from keylane.router.core.records import Now
 from keylane.router.core.shape import VERSION_CHARACTERS_MAX
 from keylane.router.core.standing import decided_on
-from keylane.schemas.events import ChangeEffect
+from keylane.schemas.event_parts import ChangeEffect
 from keylane.schemas.requests import ResourceChange
 from keylane.schemas.state import Outside, Resource, Run
 

@@ -18,7 +18,8 @@ from keylane.router.core.records import Arrived, Grounds, Now
 from keylane.router.core.standing import changed_order, is_approved
 from keylane.router.core.versions import stale
 from keylane.schemas.base import ErrorDetail
-from keylane.schemas.events import ApprovalVoided, Decided, Party, Resolved
+from keylane.schemas.event_parts import Party
+from keylane.schemas.events import ApprovalVoided, Decided, Resolved
 from keylane.schemas.requests import Decision, Resolution
 from keylane.schemas.state import Review, Run
 

@@ -11,7 +11,8 @@ from keylane.router.core.endings import lose, note_unserved
 from keylane.router.core.lane import Lane
 from keylane.router.core.records import Arrived, Gone, Now
 from keylane.router.core.shape import NAME_CHARACTERS_MAX
-from keylane.schemas.events import LostReason, WorkerClosed, WorkerOpened
+from keylane.schemas.event_parts import LostReason
+from keylane.schemas.events import WorkerClosed, WorkerOpened
 from keylane.schemas.items import SessionClosed, SessionOpened
 from keylane.schemas.results import WorkerHeartbeat, WorkerJoined
 from keylane.schemas.state import WorkerSession

@@ -13,7 +13,8 @@ from keylane.router.core.order import note_failed
 from keylane.router.core.records import Arrived, Gone, Grounds, Now
 from keylane.router.core.resources import note_found
 from keylane.schemas.base import NULL, ErrorDetail
-from keylane.schemas.events import CancellationKept, Fenced, Party, Progressed, Withdrawn
+from keylane.schemas.event_parts import Party
+from keylane.schemas.events import CancellationKept, Fenced, Progressed, Withdrawn
 from keylane.schemas.items import Checkpoint, Notice
 from keylane.schemas.requests import Cancellation, Decision
 from keylane.schemas.results import Completed, Failed, Progress

@@ -14,7 +14,8 @@ from keylane.journal.port import Journal, Place, Record, TopicSpec
 from keylane.schemas import topics
 from keylane.schemas.base import Schema
 from keylane.schemas.codec import Undecodable, decode_request, encode
-from keylane.schemas.events import Changed, Ended, Event, Granted, Queued
+from keylane.schemas.event_parts import Event
+from keylane.schemas.events import Changed, Ended, Granted, Queued
 from keylane.schemas.metadata import METADATA_KEY, Metadata
 from keylane.schemas.requests import Request, ResourceChange, WorkRequest
 from keylane.schemas.state import StateRecord, state_key

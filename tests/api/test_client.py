@@ -26,7 +26,8 @@ from keylane.journal.port import Place, Record
 from keylane.schemas import topics
 from keylane.schemas.base import ErrorDetail
 from keylane.schemas.codec import traceparent_of
-from keylane.schemas.events import DeadLettered, Event, Withdrawn
+from keylane.schemas.event_parts import Event
+from keylane.schemas.events import DeadLettered, Withdrawn
 from keylane.schemas.events import Refused as RefusedEvent
 from keylane.schemas.requests import Cancellation, Request, WorkRequest
 

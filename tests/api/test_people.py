@@ -17,7 +17,8 @@ from keylane.journal.port import Record, Stored
 from keylane.request_status import request_status
 from keylane.reviews import leading_digest, parked_run, review_of
 from keylane.schemas.conflicts import ConflictArtifact, ConflictResolved
-from keylane.schemas.events import Changed, Decided, Event, Party
+from keylane.schemas.event_parts import Event, Party
+from keylane.schemas.events import Changed, Decided
 from keylane.schemas.events import Refused as RefusedEvent
 from keylane.schemas.requests import Decision, Request, ResourceChange
 from keylane.schemas.state import LaneRecord, Member, Resource, Review, Run, StateRecord

@@ -13,7 +13,8 @@ from keylane import Client, Refused, Unavailable
 from keylane.changes import ChangeTicket
 from keylane.journal.memory import MemoryJournal
 from keylane.schemas import topics
-from keylane.schemas.events import DeadLettered, Event
+from keylane.schemas.event_parts import Event
+from keylane.schemas.events import DeadLettered
 from keylane.schemas.events import Refused as RefusedEvent
 from keylane.schemas.requests import Request, ResourceChange, WorkRequest
 from keylane.waiting import Ticket

@@ -8,6 +8,7 @@ from client_lane import TIME, ended, granted, queued
 from keylane.command_answers import CancelMachine, ToldMachine
 from keylane.naming import dead_letter_name, names
 from keylane.schemas.base import ErrorDetail
+from keylane.schemas.event_parts import Event
 from keylane.schemas.events import (
     ApprovalVoided,
     AttemptFailed,
@@ -17,7 +18,6 @@ from keylane.schemas.events import (
     DeadLettered,
     Decided,
     Delayed,
-    Event,
     Lost,
     Parked,
     Progressed,

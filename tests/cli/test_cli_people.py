@@ -17,7 +17,8 @@ from keylane.outcome import OnApprove
 from keylane.render_people import PEOPLE_TEXTS
 from keylane.reviews import Review
 from keylane.schemas.conflicts import ConflictArtifact, ConflictResolved
-from keylane.schemas.events import Changed, Decided, Party
+from keylane.schemas.event_parts import Party
+from keylane.schemas.events import Changed, Decided
 
 ASKED = Review(
     request_id=EVIL, requests=(EVIL, "r-2"), resource=EVIL, action=EVIL, actor=EVIL, payload={EVIL: EVIL},

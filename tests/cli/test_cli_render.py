@@ -13,7 +13,7 @@ from keylane.errors import ErrorBody
 from keylane.outcome import Ended, Holding, OnApprove, Outcome, Ownership, Pending, Status, Touch, Wait
 from keylane.render import TEXTS, Renderer
 from keylane.schemas.conflicts import ConflictArtifact, ConflictResolved
-from keylane.schemas.events import Party
+from keylane.schemas.event_parts import Party
 
 EVIL = "\x1b[31m\u202e[bold red]evil[/]\n\x9b2J"
 

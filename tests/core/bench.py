@@ -21,7 +21,7 @@ from keylane.schemas import topics
 from keylane.schemas.base import ErrorDetail
 from keylane.schemas.codec import Undecodable, decode_state, encode
 from keylane.schemas.conflicts import ConflictArtifact
-from keylane.schemas.events import Event, Verdict
+from keylane.schemas.event_parts import Event, Verdict
 from keylane.schemas.metadata import ScopeRule
 from keylane.schemas.requests import Cancellation, Decision, Request, Resolution, ResourceChange, WorkRequest
 from keylane.schemas.results import Completed, Failed, Progress, Result, WorkerHeartbeat, WorkerJoined, WorkerLeft

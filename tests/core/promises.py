@@ -7,6 +7,7 @@ from typing import Any
 
 from keylane.router.core.policy import Policy
 from keylane.schemas.conflicts import ConflictArtifact
+from keylane.schemas.event_parts import Event
 from keylane.schemas.events import (
     ApprovalVoided,
     AttemptFailed,
@@ -15,7 +16,6 @@ from keylane.schemas.events import (
     DeadLettered,
     Decided,
     Ended,
-    Event,
     Fenced,
     Granted,
     Lost,

@@ -19,7 +19,8 @@ from keylane.journal import Record, connect
 from keylane.journal.partitioner import partition_of
 from keylane.schemas import topics
 from keylane.schemas.codec import encode
-from keylane.schemas.events import Event, Granted, SentOn
+from keylane.schemas.event_parts import Event
+from keylane.schemas.events import Granted, SentOn
 from keylane.schemas.requests import WorkRequest
 
 pytestmark = pytest.mark.anyio

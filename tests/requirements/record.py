@@ -12,7 +12,8 @@ from keylane.journal import Journal, Place
 from keylane.schemas import topics
 from keylane.schemas.codec import Undecodable, decode_conflict, decode_event
 from keylane.schemas.conflicts import ConflictArtifact, ConflictRecord
-from keylane.schemas.events import AnyEvent, Event, WorkerClosed, WorkerOpened
+from keylane.schemas.event_parts import Event
+from keylane.schemas.events import AnyEvent, WorkerClosed, WorkerOpened
 
 T = TypeVar("T")
 E = TypeVar("E", bound=Event)

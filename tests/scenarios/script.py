@@ -38,7 +38,7 @@ from keylane.schemas import topics
 from keylane.schemas.codec import decode_request, decode_result, excerpt
 from keylane.schemas.conflicts import ConflictArtifact, ConflictResolved
 from keylane.schemas.deadletters import DeadLetter
-from keylane.schemas.events import Event
+from keylane.schemas.event_parts import Event
 from keylane.schemas.items import Notice, SessionClosed, SessionOpened, WorkItem
 from keylane.schemas.metadata import ScopeRule
 from keylane.schemas.requests import Cancellation

@@ -12,7 +12,7 @@ from msgspec import Struct
 from simulation.wire import Net
 
 from keylane.router.core.policy import Policy
-from keylane.schemas.events import Verdict
+from keylane.schemas.event_parts import Verdict
 from keylane.schemas.metadata import ScopeRule
 
 Does = Literal[

@@ -20,7 +20,8 @@ from keylane.client import Client, Ticket
 from keylane.embedded import load, router_running
 from keylane.events import EventStream
 from keylane.outcome import Position
-from keylane.schemas.events import Ended, Event, Fenced, Granted, Lost, Progressed
+from keylane.schemas.event_parts import Event
+from keylane.schemas.events import Ended, Fenced, Granted, Lost, Progressed
 from keylane.testing import local
 from keylane.workers import Fail, Item, Retry, Worker
 
