@@ -17,11 +17,13 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from keylane.router.actions import CHOICES, ActionTable, LimitTable, check_pool, policy_of
-from keylane.router.core.policy import ActionPolicy, Bounds, Policy
+from keylane.router.core.policy import ActionPolicy, Bounds, LockPolicy, Policy
+from keylane.router.core.shape import TTL_MS_MIN
 from keylane.router.durations import Duration, milliseconds
 from keylane.schemas.conflicts import ConflictKind
 from keylane.schemas.metadata import ScopeRule
 from keylane.schemas.scopes import Scopes
+from keylane.schemas.state import LOCK_ACTION
 
 FILE_NAME = "keylane.toml"
 PARTITIONS_MAX = 1_024
@@ -40,6 +42,7 @@ class Settings(Struct, kw_only=True, forbid_unknown_fields=True):
     session_lapse: Duration = "10s"
     unserved_after: Duration = "30s"
     retention: Duration = "1h"
+    resource_lock_timeout: Duration = 1_800
     pools: list[str] = []
     defaults: ActionTable = msgspec.field(default_factory=ActionTable)
     actions: dict[str, ActionTable] = {}
@@ -73,7 +76,7 @@ class Config(Struct, frozen=True, kw_only=True):
 
 SCALARS = (
     "url", "partitions", "session_lapse", "unserved_after", "retention", "metrics", "metrics_exposed",
-    "replication_factor", "min_insync_replicas",
+    "replication_factor", "min_insync_replicas", "resource_lock_timeout",
 )  # fmt: skip
 """What `KEYLANE_<NAME>` and flags may set."""
 NUMBERS = ("partitions", "replication_factor", "min_insync_replicas")
@@ -182,6 +185,8 @@ def _config(settings: Settings) -> Config:
     defaults = policy_of("defaults", settings.defaults, ActionPolicy())
     actions = {name: policy_of(f"actions.{name}", table, defaults) for name, table in settings.actions.items()}
     pools = sorted({"default", defaults.pool, *settings.pools, *(action.pool for action in actions.values())})
+    if LOCK_ACTION in actions:
+        raise ValueError(f"actions.{LOCK_ACTION}: is what locks are called: see resource_lock_timeout and max_hold")
     for pool in settings.pools:
         check_pool("pools", pool)
     for name, bound in msgspec.structs.asdict(settings.bounds).items():
@@ -190,8 +195,10 @@ def _config(settings: Settings) -> Config:
     Scopes(settings.scopes)
     _check_runbooks(settings.runbooks)
     retention_ms = milliseconds("retention", settings.retention)
+    lock_ttl_ms = milliseconds("resource_lock_timeout", settings.resource_lock_timeout, least=TTL_MS_MIN)
     policy = Policy(
         defaults=defaults,
+        locks=LockPolicy(ttl_ms=min(lock_ttl_ms, defaults.max_hold_ms), max_hold_ms=defaults.max_hold_ms),
         actions=actions,
         pools=tuple(pools),
         bounds=settings.bounds,

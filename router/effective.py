@@ -39,6 +39,7 @@ def effective(file: Path | None, environ: Mapping[str, str], flags: Mapping[str,
         "session_lapse": duration(policy.session_lapse_ms),
         "unserved_after": duration(policy.unserved_after_ms),
         "retention": duration(policy.retention_ms),
+        "resource_lock_timeout": duration(policy.locks.ttl_ms),
     }
     for name in SCALARS:
         yield Setting(name, values[name], origins.get(name, DEFAULT))

@@ -219,6 +219,8 @@ class LaneMeter:
             return
         action = self._action(event.action)
         self._counts[self._metrics.ended[event.status]] += len(event.requests)
+        if event.status == "refused" and event.error is not None and event.error.code in LOCK_CODES:
+            self._counts[self._metrics.lock_failures[action]] += 1
         if event.coalesced:
             self._counts[self._metrics.accepted[action]] += len(event.requests)
             self._counts[self._metrics.coalesced[action]] += len(event.requests)
@@ -250,6 +252,7 @@ TALLIES: dict[type, Callable[[LaneMeter, Any], None]] = {
 }
 UNCOUNTED = {
     said.Renewed,
+    said.AgentSessionEnded,
     said.Progressed,
     said.StopAsked,
     said.CancellationKept,

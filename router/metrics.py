@@ -14,6 +14,7 @@ from keylane.router.core.policy import Policy
 from keylane.schemas.conflicts import ConflictKind
 from keylane.schemas.event_parts import LostReason, Status
 from keylane.schemas.refusals import Code
+from keylane.schemas.state import LOCK_ACTION
 
 OTHER = "other"
 OUTCOMES = get_args(Status)
@@ -28,7 +29,7 @@ class RouterMetrics:
 
     def __init__(self, registry: CollectorRegistry, policy: Policy, partitions: int) -> None:
         self._registry = registry
-        self.actions = (*sorted(policy.actions), OTHER)
+        self.actions = (*sorted(policy.actions), LOCK_ACTION, OTHER)
         self.accepted = self._counters("requests_accepted", "Requests accepted.", "action", self.actions)
         self.ended = self._counters("requests", "Requests by how they ended.", "outcome", OUTCOMES)
         self.coalesced = self._counters("requests_coalesced", "Requests merged into a run.", "action", self.actions)

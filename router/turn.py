@@ -83,6 +83,7 @@ def load(lane: Lane, stored: list[Stored], token_floor: int, wall_us: Callable[[
     lane.changed.clear()
     lane.stirred.clear()
     lane.freed.clear()
+    lane.relinked.clear()
     if lane.own.token < token_floor:  # the first load since the rules were changed (`rescope` raises the floor)
         _forget_elsewhere(lane)
     token = max(lane.own.token, token_floor, wall_us())

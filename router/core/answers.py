@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from keylane.router.core.describe import said
+from keylane.router.core.describe import in_the_way, said
 from keylane.router.core.lane import Lane
 from keylane.router.core.records import Arrived, Forward, Gone, Grounds, Now
 from keylane.schemas.codec import Undecodable
 from keylane.schemas.event_parts import Party
 from keylane.schemas.events import DeadLettered, Refused, SentOn
 from keylane.schemas.refusals import Code
-from keylane.schemas.requests import Request, WorkRequest
+from keylane.schemas.requests import LockRequest, Request, WorkRequest
 from keylane.schemas.state import RefusedRequest
 
 
@@ -52,10 +52,8 @@ def set_aside(lane: Lane, arrived: Arrived, now: Now, code: Code, reason: str, p
 
 
 def refuse(lane: Lane, arrived: Arrived, now: Now, grounds: Grounds, *, repeat: bool = False) -> None:
-    """Answer a command with a refusal; that of a work request is remembered under its id."""
+    """Answer a command with a refusal; that of a work or lock request is remembered under its id."""
     record = arrived.record
-    holder = grounds.holder
-    lease = None if holder is None or holder.lease_until_ms is None else holder.lease_until_ms - now.clock_ms
     seq = lane.emit(
         Refused,
         now,
@@ -67,17 +65,13 @@ def refuse(lane: Lane, arrived: Arrived, now: Now, grounds: Grounds, *, repeat: 
         command=type(record).__name__ if not isinstance(record, Undecodable) else "WorkRequest",
         action=grounds.action or said(record, "action"),
         actor=said(record, "actor") or said(record, "by"),
-        retry_after_ms=grounds.retry_after_ms,
-        holder=None if holder is None else holder.holder or holder.actor or holder.id,
-        held_since=holder.since if holder is not None and holder.since else None,
-        lease_expires_in_ms=lease,
-        position=grounds.position,
+        **in_the_way(grounds, now),
         expected_version=grounds.expected_version,
         known_version=grounds.known_version,
         parties=grounds.parties,
         repeat=repeat,
     )
-    if isinstance(record, WorkRequest) and arrived.digest and not repeat:
+    if isinstance(record, WorkRequest | LockRequest) and arrived.digest and not repeat:
         code = grounds.code
         lane.put(RefusedRequest(id=record.id, order=seq, digest=arrived.digest, resource=record.resource, code=code))
         while len(lane.refused) > lane.policy.bounds.refusals:

@@ -18,7 +18,7 @@ from keylane.router.core.lane import Lane
 from keylane.router.core.order import untimely
 from keylane.router.core.policy import ActionPolicy
 from keylane.router.core.records import Arrived, Gone, Now
-from keylane.router.core.repeats import ANSWERED, Answered, repeat_first_answer, seen_before, under_key
+from keylane.router.core.repeats import ANSWERED, Answered, repeat_first_answer, seen_before, under_key, was_cancelled
 from keylane.router.core.versions import outdated
 from keylane.schemas.events import Coalesced, Parked, Queued
 from keylane.schemas.requests import WorkRequest
@@ -41,12 +41,6 @@ def meets(lane: Lane, arrived: Arrived, request: WorkRequest, now: Now) -> Run |
         refuse(lane, arrived, now, grounds)
         return ANSWERED
     return joinable(lane, request, arrived.payload_digest, now)
-
-
-def was_cancelled(lane: Lane, request: WorkRequest) -> bool:
-    """Whether a cancellation of this request overtook it. One that named another resource is of another request."""
-    kept = lane.kept.get(request.id) if lane.kept else None
-    return kept is not None and kept.resource == request.resource
 
 
 def arrive(lane: Lane, _run: Run | None, arrived: Arrived, now: Now) -> None:

@@ -61,9 +61,14 @@ def recheck(lane: Lane, run: Run | None, arrived: Arrived, now: Now) -> None:
 
 
 def tell_holder(lane: Lane, run: Run | None, arrived: Arrived, now: Now) -> None:
-    """Held: whoever works on it should know. It may go on, or stop and report."""
+    """Held: whoever works on it should know. It may go on, or stop and report.
+
+    The holder of a lock reads events, and the change is one.
+    """
     change = arrived.record
     assert run is not None and isinstance(change, ResourceChange)
+    if run.lock is not None:
+        return
     session = lane.sessions[run.session]
     reason = f"{change.what} by {change.by}" + (f": {change.version}" if change.version else "")
     lane.tell(session, Notice, run.traceparent, kind="changed", run=run.id, token=run.token, reason=reason)

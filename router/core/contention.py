@@ -45,23 +45,24 @@ def lock_held(
     modes = {policy.against(other.action) for other in contenders}
     if "reject" not in modes and not ("queue" in modes and request.reject_if_busy):
         return None
-    first = contenders[0]
+    sides = (asker(arrived, request, now), *(party_of(other) for other in contenders[:PARTIES_MAX]))
+    return is_taken(contenders[0], len(contenders), now)._replace(parties=sides)
+
+
+def is_taken(first: Run, position: int, now: Now) -> Grounds:
+    """`LOCK_HELD`: `first` holds the owning key, or is next, and `position` runs come before whoever asks."""
     left_ms = RETRY_AFTER_MS_MIN if first.lease_until_ms is None else first.lease_until_ms - now.clock_ms
-    return Grounds(
-        "LOCK_HELD",
-        f"{first.action} ({first.id}) is {'running' if first.state == 'Held' else 'waiting'} on it",
-        min(max(left_ms, RETRY_AFTER_MS_MIN), RETRY_AFTER_MS_MAX),
-        holder=first,
-        position=len(contenders),
-        parties=(asker(arrived, request, now), *(party_of(other) for other in contenders[:PARTIES_MAX])),
-    )
+    does = "waiting on it" if first.state != "Held" else "holding it" if first.lock is not None else "running on it"
+    retry_after_ms = min(max(left_ms, RETRY_AFTER_MS_MIN), RETRY_AFTER_MS_MAX)
+    return Grounds("LOCK_HELD", f"{first.action} ({first.id}) is {does}", retry_after_ms, first, position)
 
 
 def supersede(lane: Lane, request: WorkRequest, contenders: list[Run], now: Now) -> None:
-    """The new run replaces waiting ones of the same requested key, and may ask the holder to stop."""
+    """The new run replaces waiting ones of the same requested key, and may ask the holder to stop. Never a lock: what
+    is done under it is not known, so nothing else does the same."""
     policy = lane.policy.of(request.action)
     for other in contenders:
-        if other.resource != request.resource or policy.against(other.action) != "supersede":
+        if other.resource != request.resource or policy.against(other.action) != "supersede" or other.lock is not None:
             continue
         if other.state == "Waiting":
             sides = (party_of(lane.runs[request.id]), *parties_of(lane, other))

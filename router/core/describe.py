@@ -7,7 +7,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from keylane.router.core.lane import Lane
-from keylane.router.core.records import Arrived, Now
+from keylane.router.core.records import Arrived, Grounds, Now
 from keylane.router.core.standing import changed_order
 from keylane.schemas.event_parts import Party
 from keylane.schemas.requests import WorkRequest
@@ -51,6 +51,19 @@ def party_of(run: Run) -> Party:
         session=run.session,
         token=run.token,
     )
+
+
+def in_the_way(grounds: Grounds, now: Now) -> dict[str, Any]:
+    """Who is in the way of what is refused, for how long about, and when to ask again."""
+    holder = grounds.holder
+    lease_ms = None if holder is None or holder.lease_until_ms is None else holder.lease_until_ms - now.clock_ms
+    return {
+        "holder": None if holder is None else holder.holder or holder.actor or holder.id,
+        "held_since": holder.since if holder is not None and holder.since else None,
+        "lease_expires_in_ms": lease_ms,
+        "position": grounds.position,
+        "retry_after_ms": grounds.retry_after_ms,
+    }
 
 
 def asker(arrived: Arrived, request: WorkRequest, now: Now) -> Party:

@@ -9,9 +9,10 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from keylane.router.core.coalescing import payloads
-from keylane.router.core.describe import parties_of, party_of
+from keylane.router.core.describe import about, parties_of, party_of
 from keylane.router.core.endings import delay, end, refuse_accepted
 from keylane.router.core.lane import Lane
+from keylane.router.core.links import relink
 from keylane.router.core.order import note_granted, out_of_order, over_limit
 from keylane.router.core.policy import ActionPolicy
 from keylane.router.core.records import Arrived, Now
@@ -22,7 +23,7 @@ from keylane.router.core.transitions import ripen
 from keylane.router.core.versions import stale
 from keylane.schemas.events import Granted
 from keylane.schemas.items import WorkItem
-from keylane.schemas.state import Run, WorkerSession
+from keylane.schemas.state import LockTerms, Run, WorkerSession
 
 
 def dispatch(lane: Lane, now: Now) -> None:
@@ -36,6 +37,7 @@ def dispatch(lane: Lane, now: Now) -> None:
             id = next(iter(lane.freed))
             del lane.freed[id]
             _offer_slots(lane, id, now)
+    relink(lane)
 
 
 def _offer_key(lane: Lane, owner: str, now: Now) -> None:
@@ -44,6 +46,10 @@ def _offer_key(lane: Lane, owner: str, now: Now) -> None:
     if head is None:
         return
     run = lane.runs[head[1][1]]
+    if run.lock is not None:
+        if not _is_overdue(lane, run, now):
+            _grant_lock(lane, run, run.lock, now)
+        return
     policy = lane.policy.of(run.action)
     if _settled_at_dispatch(lane, run, policy, now):
         return  # what it changed has stirred the key again
@@ -70,10 +76,7 @@ def _offer_slots(lane: Lane, id: str, now: Now) -> None:
 def _settled_at_dispatch(lane: Lane, run: Run, policy: ActionPolicy, now: Now) -> bool:
     """Decide again, on the state as it is now, what was decided at arrival; and a retried or approved run goes only
     forward."""
-    due = due_ms(run, lane.deadline_ms(run))
-    if due is not None and due <= now.clock_ms:
-        ripen(lane, run, Arrived(record=None), now)  # type: ignore[arg-type]  # a timer brings no record
-        lane.stirred[run.owner] = None
+    if _is_overdue(lane, run, now):
         return True
     if _has_no_condition(run) and policy.starts_freely:
         return False
@@ -99,6 +102,58 @@ def _settled_at_dispatch(lane: Lane, run: Run, policy: ActionPolicy, now: Now) -
         delay(lane, run, now, again_ms, "min_interval")
         return True
     return False
+
+
+def _is_overdue(lane: Lane, run: Run, now: Now) -> bool:
+    """Whether its wait was over before its turn came. What that changed has stirred the key again."""
+    due = due_ms(run, lane.deadline_ms(run))
+    if due is None or due > now.clock_ms:
+        return False
+    ripen(lane, run, Arrived(record=None), now)  # type: ignore[arg-type]  # a timer brings no record
+    lane.stirred[run.owner] = None
+    return True
+
+
+def _grant_lock(lane: Lane, run: Run, lock: LockTerms, now: Now) -> None:
+    """To its requester's session. Who had to wait may be gone: it gets a claim first, which only the lane counts."""
+    policy = lane.policy.locks
+    token = lane.mint()
+    came_now = lane.next_seq == run.order + 1  # nothing has been decided since it was accepted
+    hold_until_ms = now.clock_ms + policy.max_hold_ms
+    claim_ms = None if came_now else policy.claim_ms
+    holder = run.actor or lock.session
+    seq = lane.emit(
+        Granted,
+        now,
+        run.traceparent,
+        **about(run),
+        owner=run.owner,
+        token=token,
+        attempt=1,
+        session=lock.session,
+        holder=holder,
+        lease_ms=lock.ttl_ms,
+        claim_ms=claim_ms,
+        waited_ms=now.clock_ms - run.accepted_ms,
+        requests=tuple(member.id for member in lane.live_members(run)),
+    )
+    held = replace(
+        run,
+        state="Held",
+        attempt=1,
+        granted_order=seq,
+        token=token,
+        session=lock.session,
+        holder=holder,
+        since_ms=now.clock_ms,
+        since=now.time,
+        lease_ms=lock.ttl_ms,
+        lease_until_ms=min(now.clock_ms + (claim_ms or lock.ttl_ms), hold_until_ms),
+        hold_until_ms=hold_until_ms,
+        unclaimed=claim_ms is not None,
+        on_loss="fail",
+    )
+    lane.put(held)
 
 
 def _has_no_condition(run: Run) -> bool:

@@ -7,7 +7,7 @@ import hashlib
 from msgspec import Raw
 from msgspec.structs import replace
 
-from keylane.router.core.describe import about, outcome_of, parties_of
+from keylane.router.core.describe import about, in_the_way, outcome_of, parties_of
 from keylane.router.core.lane import Lane
 from keylane.router.core.records import Grounds, Now
 from keylane.router.core.resources import note_completed
@@ -31,12 +31,16 @@ def end(
     result: Raw = NULL,
     version: str | None = None,
     observed_version: str | None = None,
-    known_version: str | None = None,
     error: ErrorDetail | None = None,
     superseded_by: str | None = None,
     parties: tuple[Party, ...] = (),
+    grounds: Grounds | None = None,
 ) -> None:
-    """The run is over for everyone who still wants it. Only its outcome is kept, until the retention ends."""
+    """The run is over for everyone who still wants it. Only its outcome is kept, until the retention ends.
+
+    `grounds`: why it is refused, though it was accepted.
+    """
+    why = {} if grounds is None else in_the_way(grounds, now)
     seq = lane.next_seq
     requests = tuple(member.id for member in lane.live_members(run))
     done = _done(lane, run, now, seq, status, result, version, observed_version, error, superseded_by)
@@ -48,8 +52,11 @@ def end(
         time=now.time,
         **outcome_of(done),
         expected_version=decided_on(run) if status == "refused" else None,
-        known_version=known_version,
+        known_version=None if grounds is None else grounds.known_version,
+        cycle=() if grounds is None else grounds.cycle,
+        waits_position=None if grounds is None else grounds.waits_position,
         held_ms=held_ms,
+        **why,
         requests=requests,
         parties=parties,
     )
@@ -58,7 +65,7 @@ def end(
     for _, id in lane.members_of.get(run.id, ()) if run.coalesce_key is not None else ():
         if lane.members[id].payload != NULL:
             lane.put(replace(lane.members[id], payload=NULL))
-    if status == "completed":
+    if status == "completed" and run.lock is None:  # a lock says nothing of what was done under it
         note_completed(lane, run, now, seq, version, observed_version)
 
 
@@ -96,6 +103,7 @@ def _done(
         granted_order=run.granted_order,
         token=run.token,
         holder=run.holder,
+        lock=run.lock,
         ended_ms=now.clock_ms,
         keyed=keyed,
         forget_ms=now.clock_ms + (lane.policy.idempotency_retention_ms if keyed else lane.policy.retention_ms),
@@ -116,7 +124,7 @@ def refuse_accepted(lane: Lane, run: Run, now: Now, grounds: Grounds) -> None:
         run,
         now,
         "refused",
-        known_version=grounds.known_version,
+        grounds=grounds,
         error=ErrorDetail(code=grounds.code, message=grounds.message),
         parties=(*parties_of(lane, run), *grounds.parties),
     )
@@ -125,7 +133,7 @@ def refuse_accepted(lane: Lane, run: Run, now: Now, grounds: Grounds) -> None:
 def fail(lane: Lane, run: Run, now: Now, error: ErrorDetail, *, final: bool, retry_after_ms: int | None) -> None:
     """The holder reported that this attempt did not succeed."""
     if run.stop is not None:
-        _stopped(lane, run, now, error)
+        stopped(lane, run, now, error)
         return
     if final:
         end(lane, run, now, "failed", error=error)
@@ -148,7 +156,7 @@ def fail(lane: Lane, run: Run, now: Now, error: ErrorDetail, *, final: bool, ret
     wait_again(lane, run, now, delay_ms, f"failed: {error.code}: {error.message}")
 
 
-def _stopped(lane: Lane, run: Run, now: Now, error: ErrorDetail | None) -> None:
+def stopped(lane: Lane, run: Run, now: Now, error: ErrorDetail | None) -> None:
     """The holder, asked to stop, let go: the run ends in the way that it was asked for."""
     assert run.stop is not None
     replaced = run.stop == "superseded"
@@ -182,7 +190,7 @@ def lose(lane: Lane, run: Run, now: Now, reason: LostReason) -> None:
     if session is not None and reason == "lease_expired":
         lane.tell(session, Notice, kind="lost", run=run.id, token=run.token, reason=reason)
     if run.stop is not None:
-        _stopped(lane, run, now, None)
+        stopped(lane, run, now, None)
     elif spent:
         _give_up(lane, run, now, ErrorDetail(code="EXPIRED", message=f"every attempt was lost: {reason}"))
     elif unread:
@@ -192,11 +200,37 @@ def lose(lane: Lane, run: Run, now: Now, reason: LostReason) -> None:
         wait_again(lane, run, now, delay_ms, reason)
 
 
+def lose_lock(lane: Lane, run: Run, now: Now, reason: LostReason) -> None:
+    """The session that held a lock holds it no more, and has not given it back: it had one attempt."""
+    lane.emit(
+        Lost,
+        now,
+        run.traceparent,
+        **about(run),
+        token=run.token,
+        attempt=run.attempt,
+        reason=reason,
+        session=run.session,
+        holder=run.holder,
+        spent=True,
+        final=True,
+        parties=parties_of(lane, run),
+    )
+    if run.stop is not None:
+        stopped(lane, run, now, None)
+    else:
+        end(lane, run, now, "failed", error=ErrorDetail(code="EXPIRED", message=f"the lock was lost: {reason}"))
+
+
 def ask_to_stop(lane: Lane, run: Run, now: Now, status: Status, by: str) -> None:
-    """Tell the holder that its work is not wanted any more. It may still complete first."""
+    """Tell the holder that its work is not wanted any more. It may still complete first.
+
+    The holder of a lock reads events.
+    """
     lane.put(replace(run, stop=status, stop_by=by))
-    session = lane.sessions[run.session]
-    lane.tell(session, Notice, run.traceparent, kind="stop", run=run.id, token=run.token, reason=status)
+    if run.lock is None:
+        session = lane.sessions[run.session]
+        lane.tell(session, Notice, run.traceparent, kind="stop", run=run.id, token=run.token, reason=status)
     lane.emit(
         StopAsked,
         now,

@@ -27,6 +27,7 @@ from keylane.schemas.items import Notice, SessionOpened, WorkItem
 from keylane.schemas.state import (
     KEYS,
     LANE_KEY,
+    LOCK_ACTION,
     CountedGrant,
     KeptCancellation,
     LaneRecord,
@@ -78,7 +79,21 @@ class Lane:
         self.links: dict[str, WaitLink] = {}
         self.counted: dict[str, CountedGrant] = {}
         self.recurrences: dict[str, Recurrence] = {}
-        # Derived: what the runs carry; and by owning key: who waits, in acceptance order; who holds; and, where
+        self._index()
+        # What the next dispatch looks at: owning keys with a new head, sessions that may have a free slot.
+        self.stirred: dict[str, None] = {}
+        self.freed: dict[str, None] = {}
+        # Owning keys with another holder or another explicit waiter than when their links were put.
+        self.relinked: dict[str, None] = {}
+        self.changed: dict[bytes, StateRecord | None] = {}
+        # The place of the record that is being applied; empty for a timer. Events say it.
+        self.input = ""
+        self.outputs: list[Output] = []
+        self.forwards: list[Forward] = []
+
+    def _index(self) -> None:
+        """What is derived from the records, while there are none."""
+        # What the runs carry; and by owning key: who waits, in acceptance order; who holds; and, where
         # nobody holds, the first ready run, which also stands in `heads` under its action.
         self.carried_bytes = 0
         self.queue: dict[str, list[Entry]] = {}
@@ -89,6 +104,10 @@ class Lane:
         self.waiting_owners: dict[str, dict[str, int]] = {}
         self.equal: dict[Likeness, list[Entry]] = {}
         self.held_by: dict[str, list[Entry]] = {}
+        # Of locks: by agent's session what it holds or waits for; and by owning key who waits for it with a session
+        # that may hold others.
+        self.locks_of: dict[str, list[Entry]] = {}
+        self.explicit_of: dict[str, list[Entry]] = {}
         self.members_of: dict[str, list[Entry]] = {}
         self.deadlines_of: dict[str, list[Entry]] = {}
         self.links_of: dict[str, list[Entry]] = {}
@@ -104,14 +123,6 @@ class Lane:
         self.outcomes = Reminders(b"run/", self._outcome_ms)
         self.idle = Timers()
         self.resting = Reminders(b"resource/", self._resting_ms)
-        # What the next dispatch looks at: owning keys with a new head, sessions that may have a free slot.
-        self.stirred: dict[str, None] = {}
-        self.freed: dict[str, None] = {}
-        self.changed: dict[bytes, StateRecord | None] = {}
-        # The place of the record that is being applied; empty for a timer. Events say it.
-        self.input = ""
-        self.outputs: list[Output] = []
-        self.forwards: list[Forward] = []
 
     # -- the one way to change ----------------------------------------------------------------------------
 
@@ -264,5 +275,5 @@ class Lane:
         return 0 if session.heartbeat == 0 else session.slots - len(self.held_by.get(session.id, ()))
 
     def is_served(self, action: str) -> bool:
-        """Whether some live session of the action's pool handles it."""
-        return (self.policy.of(action).pool, action) in self.seats.current
+        """Whether some live session of the action's pool handles it. Locks need none."""
+        return action == LOCK_ACTION or (self.policy.of(action).pool, action) in self.seats.current

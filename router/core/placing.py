@@ -27,6 +27,7 @@ from keylane.schemas.state import (
     KEYS,
     CountedGrant,
     KeptCancellation,
+    LockTerms,
     Member,
     Recurrence,
     RefusedRequest,
@@ -84,7 +85,11 @@ def _place(lane: Lane, run: Run) -> None:
     elif run.state == "Held":
         assert run.owner not in lane.held, "one live grant per owning key"
         lane.held[run.owner] = run.id
-        add(lane.held_by, run.session, entry)
+        if run.lock is None:
+            add(lane.held_by, run.session, entry)
+        _note_holder(lane, run.owner)
+    if run.lock is not None:
+        _place_lock(lane, run, run.lock, add)
 
 
 def _unplace(lane: Lane, run: Run) -> None:
@@ -102,8 +107,29 @@ def _unplace(lane: Lane, run: Run) -> None:
         remove(lane.parked, run.owner, entry)
     elif run.state == "Held":
         del lane.held[run.owner]
-        remove(lane.held_by, run.session, entry)
-        lane.freed[run.session] = None
+        if run.lock is None:
+            remove(lane.held_by, run.session, entry)
+            lane.freed[run.session] = None
+        _note_holder(lane, run.owner)
+    if run.lock is not None:
+        _place_lock(lane, run, run.lock, remove)
+
+
+def _place_lock(lane: Lane, run: Run, lock: LockTerms, change: Callable[[dict[str, Any], str, Entry], None]) -> None:
+    """A lock that is not over stands under its session as well; one that waits may be in a cycle."""
+    if run.state == "Done":
+        return
+    entry = (run.order, run.id)
+    change(lane.locks_of, lock.session, entry)
+    if run.state == "Waiting" and lock.explicit:
+        change(lane.explicit_of, run.owner, entry)
+        lane.relinked[run.owner] = None
+
+
+def _note_holder(lane: Lane, owner: str) -> None:
+    """Whoever waits for the holder waits for another one now."""
+    if owner in lane.explicit_of or owner in lane.links_of:
+        lane.relinked[owner] = None
 
 
 def _rehead(lane: Lane, owner: str) -> None:

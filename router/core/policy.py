@@ -81,6 +81,20 @@ class ActionPolicy(Struct, frozen=True, kw_only=True):
         return self.on_conflict_with.get(action, self.on_conflict)
 
 
+class LockPolicy(Struct, frozen=True, kw_only=True):
+    """How locks are treated: runs that their requester holds itself."""
+
+    ttl_ms: int = 1_800 * SECOND_MS
+    """Of a lease, where the request names none: `resource_lock_timeout`."""
+    claim_ms: int = 30 * SECOND_MS
+    """How long the requester of a lock whose turn has come may take to say that it is still there."""
+    max_hold_ms: int = DAY_MS
+    """No renewal reaches beyond: `max_hold` of the defaults."""
+    wait_ms_max: int = DAY_MS
+    check_ms: int = SECOND_MS
+    """How long an answer is held back for the graph of waits."""
+
+
 class Bounds(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a lane holds at most. Overload is answered, never absorbed (design section 7, promise 12)."""
 
@@ -102,12 +116,17 @@ class Bounds(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     resources: int = 200_000
     """Beyond, those that were idle longest go; but with what hangs on their last step, or on a limit, none is taken."""
     sessions: int = 1_000
+    locks_per_session: int = 256
+    """Of one agent's session in a lane: held or waited for."""
+    wait_links: int = 10_000
+    """Waits of sessions for sessions that a lane tells of. What waits beyond is not looked at for deadlocks."""
 
 
 class Policy(Struct, frozen=True, kw_only=True):
     """Everything that a router's configuration says about its lanes."""
 
     defaults: ActionPolicy = ActionPolicy()
+    locks: LockPolicy = LockPolicy()
     actions: dict[str, ActionPolicy] = {}
     pools: tuple[str, ...] = ("default",)
     bounds: Bounds = Bounds()

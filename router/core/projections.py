@@ -33,6 +33,7 @@ from keylane.schemas.events import (
     Resolved,
     Withdrawn,
 )
+from keylane.schemas.state import LOCK_ACTION
 
 REFUSED_KINDS: dict[str, tuple[ConflictKind, NextStep]] = {
     "LOCK_HELD": ("lock_held", "wait_and_retry"),
@@ -98,6 +99,8 @@ def _ended(event: Ended, id: str) -> ConflictArtifact | None:
 def _refused_late(event: Ended, id: str) -> ConflictArtifact | None:
     if event.error is None or event.error.code not in REFUSED_KINDS:
         return None
+    if event.action == LOCK_ACTION and event.error.code == "LOCK_HELD":
+        return None  # who only wanted to hold it waits or does something else
     kind, step = REFUSED_KINDS[event.error.code]
     said = {"expected_version": event.expected_version, "known_version": event.known_version}
     return _artifact(event, id, kind, step, note=event.error.message, **said)

@@ -57,6 +57,9 @@ class Grounds(NamedTuple):
     parties: tuple[Party, ...] = ()
     action: str = ""
     """Where the command names none itself."""
+    cycle: tuple[str, ...] = ()
+    waits_position: int | None = None
+    """With `cycle`: where in `waits` it was closed."""
 
 
 class Due(NamedTuple):
@@ -69,7 +72,12 @@ class WaitChecked(NamedTuple):
     """The lane's own wait edge came back from `waits`, with the cycle that it closes, if any."""
 
     request: str
+    holder: str = ""
+    """The session that the edge names as the holder: of another one than holds it now it says nothing."""
+    position: int = 0
+    """Its offset in `waits`."""
     cycle: tuple[str, ...] = ()
+    """Session, resource, session, resource, …: its own session first."""
 
 
 class Gone(NamedTuple):

@@ -15,7 +15,7 @@ from keylane.router.core.records import Arrived, Grounds, Now
 from keylane.router.core.resources import changed_since
 from keylane.router.core.shape import work_digest
 from keylane.schemas.events import Coalesced, Ended, Parked, Queued, Withdrawn
-from keylane.schemas.requests import WorkRequest
+from keylane.schemas.requests import LockRequest, WorkRequest
 from keylane.schemas.state import Member, RefusedRequest, Run
 
 
@@ -26,7 +26,13 @@ class Answered:
 ANSWERED = Answered()
 
 
-def seen_before(lane: Lane, arrived: Arrived, request: WorkRequest, now: Now) -> Run | Answered | None:
+def was_cancelled(lane: Lane, request: WorkRequest | LockRequest) -> bool:
+    """Whether a cancellation of this request overtook it. One that named another resource is of another request."""
+    kept = lane.kept.get(request.id) if lane.kept else None
+    return kept is not None and kept.resource == request.resource
+
+
+def seen_before(lane: Lane, arrived: Arrived, request: WorkRequest | LockRequest, now: Now) -> Run | Answered | None:
     """The run that the request is a member of, so that its first answer is repeated; None where it is new."""
     seen: Member | RefusedRequest | None = lane.member(request.id) or lane.refused.get(request.id)
     if seen is None:
@@ -42,7 +48,9 @@ def seen_before(lane: Lane, arrived: Arrived, request: WorkRequest, now: Now) ->
     return lane.runs[seen.run]
 
 
-def _rolled_back(lane: Lane, arrived: Arrived, request: WorkRequest, seen: int, now: Now) -> Answered | None:
+def _rolled_back(
+    lane: Lane, arrived: Arrived, request: WorkRequest | LockRequest, seen: int, now: Now
+) -> Answered | None:
     if seen <= lane.own.seq:
         return None
     # Not a halt, though design section 4 asks for one: any agent could then stop any lane for good

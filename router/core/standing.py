@@ -81,8 +81,8 @@ def stands(run: Run) -> tuple[object, ...]:
 
 
 def is_joinable(run: Run | None) -> bool:
-    """Whether an equal request may find it: what failed or was called off is joined by nobody."""
-    return run is not None and (run.state != "Done" or run.status == "completed")
+    """Whether an equal request may find it: what failed or was called off is joined by nobody, and no lock is."""
+    return run is not None and run.lock is None and (run.state != "Done" or run.status == "completed")
 
 
 def outcome_ms(run: Run | None) -> int | None:

@@ -16,6 +16,18 @@ from keylane.router.core.changes import changed, recheck, tell_holder
 from keylane.router.core.dispatch import dispatch
 from keylane.router.core.endings import end, note_unserved
 from keylane.router.core.lane import Lane
+from keylane.router.core.locks import (
+    acquire,
+    check_wait,
+    end_session,
+    give_back,
+    had,
+    have_again,
+    leave,
+    lock_of,
+    meets_lock,
+    renew_lock,
+)
 from keylane.router.core.records import Arrived, Due, Gone, Grounds, Now, WaitChecked
 from keylane.router.core.repeats import Answered, repeat
 from keylane.router.core.retention import counted_due, resource_due, unserved_due
@@ -31,7 +43,6 @@ from keylane.router.core.transitions import (
     give_up,
     ignore,
     impossible,
-    not_yet,
     remember,
     renew,
     ripen,
@@ -67,18 +78,18 @@ STATES = ("Unknown", "Waiting", "Parked", "Held", "Done")
 TABLE: dict[type, tuple[Cell, Cell, Cell, Cell, Cell]] = {
     #                Unknown     Waiting     Parked      Held            Done
     WorkRequest:    (arrive,     attach,     attach,     attach,         repeat),
-    LockRequest:    (not_yet,    not_yet,    not_yet,    not_yet,        not_yet),
+    LockRequest:    (acquire,    have_again, impossible, have_again,     had),
     Cancellation:   (remember,   withdraw,   withdraw,   withdraw,       too_late),
     Decision:       (unknown,    too_late,   decide,     too_late,       too_late),
     Progress:       (fence,      impossible, impossible, renew,          impossible),
-    Renewal:        (fence,      impossible, impossible, not_yet,        impossible),
+    Renewal:        (fence,      impossible, impossible, renew_lock,     impossible),
     Completed:      (fence,      impossible, impossible, complete,       ignore),
-    Release:        (fence,      impossible, impossible, not_yet,        impossible),
+    Release:        (fence,      impossible, impossible, give_back,      ignore),
     Failed:         (fence,      impossible, impossible, attempt_failed, impossible),
     Resolution:     (resolve,    impossible, undecided,  impossible,     impossible),
     ResourceChange: (impossible, recheck,    ignore,     tell_holder,    impossible),
-    SessionEnded:   (not_yet,    not_yet,    not_yet,    not_yet,        not_yet),
-    WaitChecked:    (ignore,     impossible, ignore,     ignore,         ignore),
+    SessionEnded:   (impossible, leave,      impossible, leave,          impossible),
+    WaitChecked:    (ignore,     check_wait, impossible, ignore,         ignore),
     Due:            (impossible, ripen,      give_up,    expire,         forget),
 }
 # fmt: on
@@ -92,7 +103,7 @@ def step(lane: Lane, arrived: Arrived, now: Now) -> None:
     record = arrived.record
     lane.input = arrived.place
     match record:
-        case Completed() | Progress() | Failed() | Renewal() | Release():
+        case Completed() | Progress() | Failed():
             _meet(lane, _holder(lane, record), arrived, now)
         case WorkerJoined() | WorkerHeartbeat() | WorkerLeft():
             session = lane.sessions.get(record.session)
@@ -102,6 +113,13 @@ def step(lane: Lane, arrived: Arrived, now: Now) -> None:
             _undecodable(lane, arrived, record, now)
         case _:
             _command(lane, arrived, record, now)
+    dispatch(lane, now)
+
+
+def step_checked(lane: Lane, checked: WaitChecked, now: Now) -> None:
+    """Apply what the graph of waits says of an edge of this lane, then grant what has become free."""
+    lane.input = ""
+    _meet(lane, lane.runs.get(checked.request), Arrived(record=checked), now)  # type: ignore[arg-type]  # as in `step_due`
     dispatch(lane, now)
 
 
@@ -132,13 +150,13 @@ def _meet(lane: Lane, run: Run | None, arrived: Arrived, now: Now) -> None:
     TABLE[type(arrived.record)][column](lane, run, arrived, now)
 
 
-def _holder(lane: Lane, report: Progress | Completed | Failed | Renewal | Release) -> Run | None:
-    """The run that the report is about, if its token is the live one; and no lock is held yet.
+def _holder(lane: Lane, report: Progress | Completed | Failed) -> Run | None:
+    """The run that the report is about, if its token is the live one. A worker has no say about a lock.
 
     Workers deliver at least once, so the report that completed a run may come again: that is no late report.
     """
     run = lane.runs.get(report.run)
-    if run is None or run.token != report.token or isinstance(report, Renewal | Release):
+    if run is None or run.token != report.token or run.lock is not None:
         return None
     if run.state == "Held" or (isinstance(report, Completed) and _is_its_end(report, run)):
         return run
@@ -151,9 +169,9 @@ def _is_its_end(report: Completed, run: Run) -> bool:
 
 
 def _command(lane: Lane, arrived: Arrived, request: Request, now: Now) -> None:
-    """Rules 1 and 2, the right partition, and the run whose row of the table applies."""
+    """Rule 1 and the right partition."""
     try:
-        request = checked(request, lane.policy.bounds.run_bytes)
+        request = checked(request, lane.policy)
         owner = "" if isinstance(request, OF_A_LANE) else lane.owner_of(request.resource)
         digest, payload_digest = digests(request)
     except Misshapen as wrong:
@@ -168,24 +186,40 @@ def _command(lane: Lane, arrived: Arrived, request: Request, now: Now) -> None:
         if partition != lane.partition:
             send_on(lane, arrived, request, partition, now)
             return
-    if isinstance(request, WorkRequest):
-        found = meets(lane, arrived, request, now)
-        if not isinstance(found, Answered):
-            _meet(lane, found, arrived, now)
-        return
-    if isinstance(request, ResourceChange):
-        for each in changed(lane, arrived, request, now):
-            _meet(lane, each, arrived, now)
-        return
-    if isinstance(request, Resolution):
-        _meet(lane, parked_under(lane, request.conflict), arrived, now)
-        return
-    named = request.request if isinstance(request, Cancellation | Decision) else ""
-    member = lane.member(named)
+    _route(lane, arrived, request, now)
+
+
+def _route(lane: Lane, arrived: Arrived, request: Request, now: Now) -> None:
+    """The run, or runs, whose row of the table applies."""
+    found: Run | Answered | None
+    match request:
+        case WorkRequest():
+            found = meets(lane, arrived, request, now)
+        case LockRequest():
+            found = meets_lock(lane, arrived, request, now)
+        case Renewal() | Release():
+            found = lock_of(lane, arrived, request)
+        case Resolution():
+            found = parked_under(lane, request.conflict)
+        case Cancellation() | Decision():
+            found = _named(lane, request)
+        case ResourceChange() | SessionEnded():
+            runs = changed if isinstance(request, ResourceChange) else end_session
+            for each in runs(lane, arrived, request, now):  # type: ignore[arg-type]  # each takes its own
+                _meet(lane, each, arrived, now)
+            return
+    if not isinstance(found, Answered):
+        _meet(lane, found, arrived, now)
+
+
+def _named(lane: Lane, command: Cancellation | Decision) -> Run | None:
+    """The run of the request that the command names, if that is on the resource that it names.
+
+    In another lane it would be unknown too: what an id finds must not hang on where resources happen to lie.
+    """
+    member = lane.member(command.request)
     run = None if member is None else lane.runs[member.run]
-    # In another lane it would be unknown too: what an id finds must not hang on where resources happen to lie.
-    is_other = run is not None and not isinstance(request, SessionEnded) and run.resource != request.resource
-    _meet(lane, None if is_other else run, arrived, now)
+    return None if run is None or run.resource != command.resource else run
 
 
 def _undecodable(lane: Lane, arrived: Arrived, record: Undecodable, now: Now) -> None:

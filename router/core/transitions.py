@@ -7,8 +7,9 @@ from msgspec.structs import replace
 from keylane.router.core.answers import refuse
 from keylane.router.core.coalescing import is_open, payload_bytes, settled_ms
 from keylane.router.core.describe import about, parties_of, party_of, said
-from keylane.router.core.endings import ask_to_stop, delay, end, fail, lose, refuse_accepted
+from keylane.router.core.endings import ask_to_stop, delay, end, fail, lose, lose_lock, refuse_accepted
 from keylane.router.core.lane import Lane
+from keylane.router.core.locks import BLOCKED_CHARACTERS_MAX, is_given_up, wait_is_over
 from keylane.router.core.order import note_failed
 from keylane.router.core.records import Arrived, Gone, Grounds, Now
 from keylane.router.core.resources import note_found
@@ -22,7 +23,6 @@ from keylane.schemas.state import KeptCancellation, Member, Run
 
 ERROR_CHARACTERS_MAX = 2_048
 """What is kept of a handler's error message: agent-written text, for people."""
-BLOCKED_CHARACTERS_MAX = 512
 
 
 def impossible(lane: Lane, run: Run | None, arrived: Arrived, now: Now) -> None:
@@ -32,12 +32,6 @@ def impossible(lane: Lane, run: Run | None, arrived: Arrived, now: Now) -> None:
 
 def ignore(lane: Lane, run: Run | None, arrived: Arrived, now: Now) -> None:
     """A cell in which nothing is to be done."""
-
-
-def not_yet(lane: Lane, run: Run | None, arrived: Arrived, now: Now) -> None:
-    """A cell whose rule this router does not have: said, never passed over."""
-    name = type(arrived.record).__name__
-    refuse(lane, arrived, now, Grounds("BAD_RECORD", f"{name}: this router has no rule for it yet"))
 
 
 # -- cancellation ---------------------------------------------------------------------------------------------
@@ -74,9 +68,12 @@ def withdraw(lane: Lane, run: Run | None, arrived: Arrived, now: Now) -> None:
     assert run is not None and isinstance(cancellation, Cancellation)
     member = lane.member(cancellation.request)
     assert member is not None
-    if member.left is not None or run.stop is not None:
+    is_last = sum(1 for _ in lane.live_members(run)) == 1
+    if member.left is None and is_last and is_given_up(lane, run, cancellation):
+        end(lane, run, now, "cancelled")
+    elif member.left is not None or run.stop is not None:
         too_late(lane, run, arrived, now)
-    elif sum(1 for _ in lane.live_members(run)) > 1:
+    elif not is_last:
         _leave(lane, run, member, now, cancellation.actor)
     elif run.state == "Held":
         ask_to_stop(lane, run, now, "cancelled", cancellation.actor)
@@ -121,6 +118,7 @@ def fence(lane: Lane, run: Run | None, arrived: Arrived, now: Now) -> None:
         resource=said(report, "resource"),
         action="" if real is None else real.action,
         report=type(report).__name__,
+        report_id=said(report, "id"),
         token=report.token,  # type: ignore[union-attr]
         session=session,
         live_token=real.token if real is not None and real.state == "Held" else None,
@@ -219,7 +217,9 @@ def ripen(lane: Lane, run: Run | None, arrived: Arrived, now: Now) -> None:
     assert run is not None
     if _ends_overdue(lane, run, now):
         return
-    if run.expires_ms is not None and run.expires_ms <= now.clock_ms:
+    if run.lock is not None:
+        wait_is_over(lane, run, now)
+    elif run.expires_ms is not None and run.expires_ms <= now.clock_ms:
         why = "no_worker: no worker handles the action" if run.action in lane.unserved else "its turn did not come"
         _expired(lane, run, now, why)
     elif run.ready_ms is not None and run.ready_ms <= now.clock_ms:
@@ -265,7 +265,10 @@ def _overdue(lane: Lane, run: Run, now: Now) -> list[Member]:
 def expire(lane: Lane, run: Run | None, arrived: Arrived, now: Now) -> None:
     """Held: its lease is over, and everything acknowledged before has been applied."""
     assert run is not None
-    lose(lane, run, now, "lease_expired")
+    if run.lock is not None:
+        lose_lock(lane, run, now, "unclaimed" if run.unclaimed else "lease_expired")
+    else:
+        lose(lane, run, now, "lease_expired")
 
 
 def forget(lane: Lane, run: Run | None, arrived: Arrived, now: Now) -> None:

@@ -14,16 +14,27 @@ from msgspec.structs import replace
 from keylane.journal.partitioner import partition_of
 from keylane.router.core.lane import Lane
 from keylane.router.core.policy import ActionPolicy, Bounds, Policy
-from keylane.router.core.records import Arrived, Forward, Now, Output
+from keylane.router.core.records import Arrived, Forward, Now, Output, WaitChecked
 from keylane.router.core.retention import forgettable
-from keylane.router.core.step import step, step_due
+from keylane.router.core.step import step, step_checked, step_due
 from keylane.schemas import topics
 from keylane.schemas.base import ErrorDetail
 from keylane.schemas.codec import Undecodable, decode_state, encode
 from keylane.schemas.conflicts import ConflictArtifact
 from keylane.schemas.event_parts import Event, Verdict
 from keylane.schemas.metadata import ScopeRule
-from keylane.schemas.requests import Cancellation, Decision, Request, Resolution, ResourceChange, WorkRequest
+from keylane.schemas.requests import (
+    Cancellation,
+    Decision,
+    LockRequest,
+    Release,
+    Renewal,
+    Request,
+    Resolution,
+    ResourceChange,
+    SessionEnded,
+    WorkRequest,
+)
 from keylane.schemas.results import Completed, Failed, Progress, Result, WorkerHeartbeat, WorkerJoined, WorkerLeft
 from keylane.schemas.scopes import Scopes
 from keylane.schemas.state import Run
@@ -39,9 +50,11 @@ TOKENS_A_LOAD = 1_000
 
 INDEXES = (
     "queue", "held", "parked", "head_of", "heads", "waiting_owners", "equal", "held_by", "members_of", "deadlines_of",
-    "refused_order", "keyed", "counted_of", "recurred",
+    "refused_order", "keyed", "counted_of", "recurred", "locks_of", "explicit_of", "links_of",
 )  # fmt: skip
-RECORDS = ("runs", "members", "refused", "kept", "unserved", "sessions", "resources", "counted", "recurrences")
+RECORDS = (
+    "runs", "members", "refused", "kept", "unserved", "sessions", "resources", "links", "counted", "recurrences",
+)  # fmt: skip
 UNSAID: dict[str, Any] = {"own": None, "recurrences": None, "recurred": None}
 """Put over an image: nothing but what each event counts may differ."""
 TIMERS = ("deciding", "outcomes", "idle", "resting")
@@ -103,6 +116,7 @@ class Bench:
         lane.changed.clear()
         lane.stirred.clear()
         lane.freed.clear()
+        lane.relinked.clear()
         return lane
 
     @property
@@ -246,6 +260,41 @@ class Bench:
         error = ErrorDetail(code=fields.pop("code", "BOOM"), message="it broke")
         return self.report(Failed(**self.about(run, token), error=error, **fields))
 
+    # -- what agents do that hold something themselves ----------------------------------------------------
+
+    def lock(self, id: str, session: str | None = None, resource: str = API, **fields: Any) -> list[Output]:
+        """A session, of its own unless one is named, asks to hold the resource."""
+        session = session or f"s-{id}"
+        fields = {"secret": secret_of(session)} | fields
+        return self.feed(LockRequest(id=id, resource=resource, session=session, **fields))
+
+    def held_by(self, run: str, **fields: Any) -> dict[str, Any]:
+        """What the holder of a lock says of it, unless said otherwise."""
+        known = self.lane.runs.get(run)
+        lock = None if known is None else known.lock
+        return {
+            "id": f"h-{self.offset}", "resource": API if known is None else known.resource, "run": run,
+            "token": 0 if known is None else known.token, "secret": secret_of("" if lock is None else lock.session),
+        } | fields  # fmt: skip
+
+    def renew(self, run: str, blocked: str | None = None, **fields: Any) -> list[Output]:
+        return self.feed(Renewal(blocked=blocked, **self.held_by(run, **fields)))
+
+    def release(self, run: str, **fields: Any) -> list[Output]:
+        return self.feed(Release(**self.held_by(run, **fields)))
+
+    def end_session(self, session: str, **fields: Any) -> list[Output]:
+        fields = {"id": f"e-{self.offset}", "secret": secret_of(session)} | fields
+        return self.feed(SessionEnded(session=session, **fields))
+
+    def checked(self, request: str, holder: str | None = None, *cycle: str) -> list[Output]:
+        """The graph of waits has seen the request's edge, of the holder that its link names unless said otherwise."""
+        link = self.lane.links.get(request)
+        said = holder or ("" if link is None else link.holder)
+        self.on_input(self.clock_ms, None)
+        step_checked(self.lane, WaitChecked(request=request, holder=said, position=7, cycle=cycle), self.now)
+        return self.commit()
+
     # -- what tests look at -------------------------------------------------------------------------------
 
     def run(self, id: str) -> Run:
@@ -253,6 +302,11 @@ class Bench:
 
     def states(self) -> dict[str, str]:
         return {id: run.status or run.state for id, run in self.lane.runs.items()}
+
+
+def secret_of(session: str) -> str:
+    """What a session of the bench keeps to itself."""
+    return f"the secret of {session}"
 
 
 def work(id: str, action: str = "restart", payload: str = "null", **fields: Any) -> WorkRequest:

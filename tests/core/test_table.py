@@ -15,7 +15,7 @@ from keylane.router.core import step as stepping
 from keylane.router.core.records import Arrived, Due, WaitChecked
 from keylane.router.core.sessions import SESSION_TABLE
 from keylane.router.core.step import STATES, TABLE
-from keylane.router.core.transitions import impossible, not_yet
+from keylane.router.core.transitions import impossible
 from keylane.schemas.base import ErrorDetail
 from keylane.schemas.events import Refused
 from keylane.schemas.requests import (
@@ -36,17 +36,18 @@ REACHED = {
     "Cancellation": {"Unknown", "Waiting", "Parked", "Held", "Done"},
     "Decision": {"Unknown", "Waiting", "Parked", "Held", "Done"},
     "Resolution": {"Unknown", "Parked"},
-    "LockRequest": {"Unknown"},
+    "LockRequest": {"Unknown", "Waiting", "Held", "Done"},
     "ResourceChange": {"Waiting", "Parked", "Held"},
-    "SessionEnded": {"Unknown"},
+    "SessionEnded": {"Waiting", "Held"},
+    "WaitChecked": {"Unknown", "Waiting", "Held", "Done"},
     "Progress": {"Unknown", "Held"},
     "Completed": {"Unknown", "Held", "Done"},
     "Failed": {"Unknown", "Held"},
-    "Renewal": {"Unknown"},
-    "Release": {"Unknown"},
+    "Renewal": {"Unknown", "Held"},
+    "Release": {"Unknown", "Held", "Done"},
     "Due": {"Waiting", "Parked", "Held", "Done"},
 }
-"""The cells that histories reach. Nothing waits for an edge yet, and no command names a lock's run."""
+"""The cells that histories reach."""
 
 
 def test_the_table_has_a_row_for_every_event_of_a_run_and_a_cell_for_every_state() -> None:
@@ -162,32 +163,6 @@ def test_each_cell(kind: str, state: str, act: Callable[[Bench], Any], expected:
     assert image(bench.restored()) == image(bench.lane)
 
 
-LATER: list[Request] = [
-    LockRequest(id="x", resource=API, session="s", secret="k"),
-    SessionEnded(id="x", session="s", secret="k"),
-    Decision(id="x", resource=API, request="r9", verdict="approve", by="ann", version_seen="v1"),
-]
-
-
-@pytest.mark.parametrize("command", LATER, ids=lambda command: type(command).__name__)
-def test_commands_whose_rule_comes_later_are_refused_under_their_own_id(command: Request) -> None:
-    bench = in_state("Held")
-    (output,) = bench.feed(command)
-    refused = output.record
-    assert isinstance(refused, Refused)
-    assert (refused.request, refused.command) == ("x", type(command).__name__)
-    assert refused.code == ("NOT_FOUND" if isinstance(command, Decision) else "BAD_RECORD")
-
-
-@pytest.mark.parametrize("kind", [Renewal, Release])
-def test_no_lock_is_held_yet_so_its_reports_are_fenced(kind: type[Renewal] | type[Release]) -> None:
-    bench = in_state("Held")
-    before = image(bench.lane) | UNSAID
-    token = bench.run("r1").token or 0
-    assert events(bench.feed(kind(id="x", resource=API, run="r1", token=token, secret="k"))) == ["Fenced"]
-    assert image(bench.lane) | UNSAID == before
-
-
 # -- what histories reach ---------------------------------------------------------------------------------------
 
 
@@ -213,11 +188,10 @@ def test_a_walk_reaches_what_is_said_to_be_reached_and_nothing_else(monkeypatch:
     assert met == {(kind, state) for kind, states in REACHED.items() for state in states}
 
 
-def test_what_is_not_reached_is_impossible_or_waits_for_its_rule() -> None:
+def test_what_is_not_reached_is_impossible() -> None:
     for kind, row in TABLE.items():
         for state, cell in zip(STATES, row, strict=True):
-            if state not in REACHED.get(kind.__name__, set()):
-                assert cell in (impossible, not_yet) or kind is WaitChecked, (kind.__name__, state)
+            assert (cell is impossible) == (state not in REACHED[kind.__name__]), (kind.__name__, state)
 
 
 def test_reports_of_a_run_reach_it_only_under_its_live_token() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from keylane.router.config import BadConfig, Config, load_config
-from keylane.router.core.policy import ActionPolicy, Bounds, Policy
+from keylane.router.core.policy import ActionPolicy, Bounds, LockPolicy, Policy
 
 EVERY_KEY = """
 url = "sqlite:///x.db"
@@ -15,6 +15,7 @@ partitions = 3
 session_lapse = "20s"
 unserved_after = 45
 retention = "2h"
+resource_lock_timeout = 600
 pools = ["deployers"]
 
 [defaults]
@@ -68,7 +69,7 @@ def test_every_key(tmp_path: Path) -> None:
         kept_cancellations=7, unserved_actions=8, resources=9, sessions=10,
     )  # fmt: skip
     policy = Policy(
-        defaults=defaults, actions={"rollback": rollback}, pools=("default", "deployers", "main"), bounds=bounds,
+        defaults=defaults, locks=LockPolicy(ttl_ms=600_000, max_hold_ms=43_200_000), actions={"rollback": rollback}, pools=("default", "deployers", "main"), bounds=bounds,
         session_lapse_ms=20_000, unserved_after_ms=45_000, retention_ms=7_200_000,
     )  # fmt: skip
     assert load(EVERY_KEY, tmp_path) == Config(url="sqlite:///x.db", partitions=3, policy=policy)
@@ -76,6 +77,16 @@ def test_every_key(tmp_path: Path) -> None:
 
 def test_without_a_file_the_defaults_hold() -> None:
     assert load_config(None, {}, {}) == Config(url=None, partitions=8, policy=Policy())
+
+
+def test_no_lock_is_held_for_longer_than_the_longest_hold(tmp_path: Path) -> None:
+    found = load('defaults.max_hold = "10m"', tmp_path).policy.locks
+    assert (found.ttl_ms, found.max_hold_ms) == (600_000, 600_000)
+
+
+def test_locks_are_no_action_that_is_configured(tmp_path: Path) -> None:
+    with pytest.raises(BadConfig, match=r"actions\.lock: .*resource_lock_timeout"):
+        load("[actions.lock]\nlease = 5", tmp_path)
 
 
 def test_a_short_retention_is_also_that_of_crowded_lanes(tmp_path: Path) -> None:
