@@ -119,7 +119,10 @@ def step(lane: Lane, arrived: Arrived, now: Now) -> None:
 def step_checked(lane: Lane, checked: WaitChecked, now: Now) -> None:
     """Apply what the graph of waits says of an edge of this lane, then grant what has become free."""
     lane.input = ""
-    _meet(lane, lane.runs.get(checked.request), Arrived(record=checked), now)  # type: ignore[arg-type]  # as in `step_due`
+    run = lane.runs.get(checked.request)
+    if run is not None and run.lock is None:
+        run = None  # an id that was forgotten, and is another's now
+    _meet(lane, run, Arrived(record=checked), now)  # type: ignore[arg-type]  # as in `step_due`
     dispatch(lane, now)
 
 

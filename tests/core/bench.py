@@ -97,6 +97,7 @@ class Bench:
         self.published: list[Output] = []
         self.forwards: list[Forward] = []
         self.beats: dict[str, int] = {}
+        self.asked: dict[str, LockRequest] = {}
         self.tokens_a_load = TOKENS_A_LOAD
         self.on_input: Callable[[int, Any], None] = lambda clock_ms, record: None
         self.on_output: Callable[[Any], None] = lambda record: None
@@ -266,7 +267,8 @@ class Bench:
         """A session, of its own unless one is named, asks to hold the resource."""
         session = session or f"s-{id}"
         fields = {"secret": secret_of(session)} | fields
-        return self.feed(LockRequest(id=id, resource=resource, session=session, **fields))
+        self.asked[id] = LockRequest(id=id, resource=resource, session=session, **fields)
+        return self.feed(self.asked[id])
 
     def held_by(self, run: str, **fields: Any) -> dict[str, Any]:
         """What the holder of a lock says of it, unless said otherwise."""
@@ -282,6 +284,12 @@ class Bench:
 
     def release(self, run: str, **fields: Any) -> list[Output]:
         return self.feed(Release(**self.held_by(run, **fields)))
+
+    def give_up(self, run: str, **fields: Any) -> list[Output]:
+        """Whoever asked for the lock wants it no more, held or not."""
+        fields = {"secret": self.held_by(run)["secret"]} | fields
+        resource = self.held_by(run)["resource"]
+        return self.feed(Cancellation(id=f"g-{self.offset}", resource=resource, request=run, **fields))
 
     def end_session(self, session: str, **fields: Any) -> list[Output]:
         fields = {"id": f"e-{self.offset}", "secret": secret_of(session)} | fields

@@ -23,15 +23,17 @@ from keylane.schemas.events import (
     Progressed,
     Queued,
     Refused,
+    Renewed,
     Withdrawn,
     WorkerClosed,
     WorkerOpened,
 )
 from keylane.schemas.items import ItemRecord, SessionClosed, WorkItem
-from keylane.schemas.requests import WorkRequest
+from keylane.schemas.requests import LockRequest, WorkRequest
 from keylane.schemas.results import WorkerHeartbeat, WorkerJoined
+from keylane.schemas.state import LOCK_ACTION
 
-CLASHING = ("LOCK_HELD", "STALE_VERSION", "IDEMPOTENCY_MISMATCH", "ORDER_VIOLATION", "LIMIT_REACHED")
+CLASHING = ("LOCK_HELD", "STALE_VERSION", "IDEMPOTENCY_MISMATCH", "ORDER_VIOLATION", "LIMIT_REACHED", "DEADLOCK")
 """Refusals that are a clash of intentions."""
 
 
@@ -66,6 +68,8 @@ class Judge:
         self.approved: dict[str, Decided] = {}
         self.moved: dict[str, int] = {}
         """By resource: the newest event that changed it, by a completion that is not harmless or from outside."""
+        self.unclaimed: dict[int, int] = {}
+        """By token of a lock that waited: until when it may be claimed."""
         self.clashes: set[int] = set()
         self.artifacts: Counter[int] = Counter()
 
@@ -81,6 +85,8 @@ class Judge:
             self.beat_number[record.session] = 0
         elif isinstance(record, WorkRequest):
             self.key_of.setdefault(record.id, record.idempotency_key)
+        elif isinstance(record, LockRequest):
+            self.key_of.setdefault(record.id, None)
 
     # -- what was published -------------------------------------------------------------------------------
 
@@ -114,6 +120,8 @@ class Judge:
             case Ended(repeat=False, coalesced=False):
                 seen = event.observed_version
                 inconsistent = event.status == "completed" and seen is not None and seen != event.version
+                if event.status == "refused" and event.action == LOCK_ACTION:
+                    return event.error is not None and event.error.code == "DEADLOCK"
                 if event.status == "refused":
                     return event.error is not None and event.error.code in CLASHING
                 return event.status in ("superseded", "expired") or (inconsistent and event.version is not None)
@@ -172,6 +180,22 @@ class Judge:
         if not event.repeat:
             self.run_of[event.request] = event.run
             self.members[event.run].append(event.request)
+        if event.token is not None:
+            self.renews(event.run, event.token, event.clock_ms)
+
+    def on_Renewed(self, event: Renewed) -> None:
+        assert event.claimed == (event.token in self.unclaimed), "who has to claim it does"
+        if event.blocked is None or event.claimed:
+            self.renews(event.run, event.token, event.clock_ms)
+        else:
+            self.renews(event.run, event.token, self.renewed_ms[event.token])
+
+    def renews(self, run: str, token: int, clock_ms: int) -> None:
+        """A lock's lease runs anew since then."""
+        grant = self.live[self.about[run].owner]
+        assert (grant.run, grant.token) == (run, token), "promise 7: a lease came back"
+        self.renewed_ms[token] = clock_ms
+        self.unclaimed.pop(token, None)
 
     def on_Granted(self, event: Granted) -> None:
         assert event.owner not in self.live, "promise 1: two live grants"
@@ -184,11 +208,16 @@ class Judge:
         order = self.waiting[event.owner].pop(event.run)[0]
         served = {action for session in self.sessions.values() for action in session.actions}
         for run, (earlier, action, ready_ms) in self.waiting[event.owner].items():
-            ready = action in served and ready_ms < event.clock_ms
+            ready = (action in served or action == LOCK_ACTION) and ready_ms < event.clock_ms
             assert earlier > order or not ready, f"promise 5: {event.run} was granted before {run}"
-        item = self.items.pop(event.token)
-        assert (item.run, item.session, item.attempt) == (event.run, event.session, event.attempt)
-        assert event.session in self.sessions
+        if event.action == LOCK_ACTION:
+            assert event.attempt == 1, "a lock has one attempt"
+            if event.claim_ms is not None:
+                self.unclaimed[event.token] = event.clock_ms + event.claim_ms
+        else:
+            item = self.items.pop(event.token)
+            assert (item.run, item.session, item.attempt) == (event.run, event.session, event.attempt)
+            assert event.session in self.sessions
         self.last_token = event.token
         self.live[event.owner] = event
         self.renewed_ms[event.token] = event.clock_ms
@@ -248,13 +277,16 @@ class Judge:
 
     def on_Lost(self, event: Lost) -> None:
         grant = self.let_go(event)
+        if event.reason == "unclaimed":
+            assert event.clock_ms >= self.unclaimed.pop(event.token), "a claim that was cut short"
         if event.reason == "lease_expired":
+            assert event.token not in self.unclaimed
             held_until_ms = grant.clock_ms + self.policy.of(grant.action).max_hold_ms
             until_ms = min(self.renewed_ms[event.token] + grant.lease_ms, held_until_ms)
             assert event.clock_ms >= until_ms, "promise 7: expired early"
 
     def on_Refused(self, event: Refused) -> None:
-        if event.command == "WorkRequest" and not event.repeat:
+        if event.command in ("WorkRequest", "LockRequest") and not event.repeat:
             assert event.request not in self.run_of, "promise 3: accepted, then refused"
             self.terminal[event.request] += 1
 
@@ -272,7 +304,7 @@ class Judge:
             return
         assert event.requests == tuple(self.members[event.run]), "promise 4: the outcome is everybody's who stayed"
         assert event.requests, "a run that nobody wants has ended before"
-        if event.status == "completed":
+        if event.status == "completed" and event.action != LOCK_ACTION:
             self.completes(event)
         grant = self.live.get(event.owner)
         if grant is not None and grant.run == event.run:

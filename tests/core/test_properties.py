@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from keylane.router.core.policy import Policy
-from keylane.schemas.requests import WorkRequest
+from keylane.schemas.requests import LockRequest, WorkRequest
 
 TESTS = Path(__file__).resolve().parents[1]
 FOR_EVER_MS = 10**12
@@ -50,7 +50,7 @@ def test_the_promises_hold_over_random_histories(dice: random.Random, steps: int
 
     def note(clock_ms: int, record: object) -> None:
         saw(clock_ms, record)
-        if isinstance(record, WorkRequest):
+        if isinstance(record, WorkRequest | LockRequest):
             asked.add(record.id)
 
     bench.on_input = note

@@ -17,14 +17,9 @@ from keylane.router.core.sessions import SESSION_TABLE
 from keylane.router.core.step import STATES, TABLE
 from keylane.router.core.transitions import impossible
 from keylane.schemas.base import ErrorDetail
-from keylane.schemas.events import Refused
 from keylane.schemas.requests import (
     Decision,
-    LockRequest,
-    Release,
-    Renewal,
     Request,
-    SessionEnded,
 )
 from keylane.schemas.results import Completed, Failed, Progress, Result
 from keylane.schemas.state import RunState

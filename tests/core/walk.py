@@ -11,7 +11,6 @@ from core.bench import Bench, policy, work
 
 from keylane.router.core.policy import ActionPolicy, Bounds, Limit, Policy
 from keylane.schemas.codec import encode
-from keylane.schemas.requests import LockRequest, Release, Renewal, SessionEnded
 
 SERVED: tuple[tuple[str, ...], ...] = ((), ("stop",), ("stop", "drain", "terminate", "look", "ask"), ("ask",))
 VERSIONS = ("v1", "v2", "v3")
@@ -93,7 +92,6 @@ def _later(dice: random.Random, bench: Bench, id: str, resource: str) -> list[Ca
     if bench.lane.parked:
         parked = dice.choice(sorted(id for entries in bench.lane.parked.values() for _, id in entries))
         resource = bench.lane.runs[parked].resource
-    about: dict[str, Any] = {"resource": resource, "run": id, "token": 1, "secret": "k"}
     review = None if (run := bench.lane.runs.get(parked)) is None else run.review
     conflict = f"{bench.lane.partition}-{dice.randrange(bench.lane.own.seq + 2) if review is None else review.order}"
     return [
@@ -101,12 +99,36 @@ def _later(dice: random.Random, bench: Bench, id: str, resource: str) -> list[Ca
         lambda: bench.decide(id, "reject", resource=its, note="no"),
         lambda: bench.decide(parked, version_seen=dice.choice(("", *VERSIONS)), resource=resource),
         lambda: bench.decide(parked, version_seen=dice.choice(("", *VERSIONS)), resource=resource),
-        lambda: bench.feed(LockRequest(id="l", resource=resource, session="s", secret="k")),
         lambda: bench.change(dice.choice(("", *VERSIONS)), resource, what=dice.choice(["edit", "restart"])),
         lambda: bench.change(dice.choice(VERSIONS), resource, id="c", source="web", sequence=dice.randrange(9)),
-        lambda: bench.feed(SessionEnded(id="e", session="s", secret="k")),
-        lambda: bench.feed(Renewal(id="n", **about)),
-        lambda: bench.feed(Release(id="f", **about)),
+    ]
+
+
+WRONG = "the secret of nobody"
+
+
+def _locks(dice: random.Random, bench: Bench, id: str, resource: str) -> list[Callable[[], Any]]:
+    lane = bench.lane
+    session = f"s{dice.randrange(3)}"
+    locks = sorted(run.id for run in lane.runs.values() if run.lock is not None)
+    held = [run for run in locks if lane.runs[run].state == "Held"]
+    its = dice.choice(held if held and dice.random() < 0.7 else locks or [id])
+    wrong = {"secret": WRONG} if dice.random() < 0.15 else {"token": 1} if dice.random() < 0.15 else {}
+    asks: dict[str, Any] = {"hold": dice.choice(["", "", "h"]), "ttl_ms": dice.choice([None, 2_000, 20_000])}
+    link = dice.choice(sorted(lane.links) or locks or [id])
+    secret = {"secret": WRONG} if dice.random() < 0.2 else {}
+    return [
+        lambda: bench.lock(id, session, resource, explicit=True, **asks),
+        lambda: bench.lock(id, session, resource, explicit=True, wait_ms=dice.choice([1, 3_000, 40_000]), **asks),
+        lambda: bench.lock(id, session, resource, wait_ms=dice.choice([0, 5_000]), **asks, **secret),
+        lambda: bench.lock(id, None, resource, wait_ms=dice.choice([0, 5_000, 90_000]), actor=dice.choice(["", "ann"])),
+        lambda: bench.renew(its, dice.choice([None, None, "CI"]), **wrong),
+        lambda: bench.renew(its, **wrong),
+        lambda: bench.release(its, **wrong),
+        lambda: bench.end_session(session, **secret),
+        lambda: bench.checked(link, dice.choice([None, None, None, "s9"]), *dice.choice([(), (), (session, resource)])),
+        lambda: bench.give_up(its, **secret),
+        lambda: bench.feed(bench.asked[its]) if its in bench.asked else bench.wait(0),
     ]
 
 
@@ -114,11 +136,13 @@ def random_step(dice: random.Random, bench: Bench, waits_ms: tuple[int, ...] = W
     """One thing that an agent, a worker or time might do."""
     id = f"r{bench.offset}" if dice.random() < 0.6 else f"r{dice.randrange(30)}"
     resource = f"deploy://{dice.randrange(2)}"
-    family = dice.choice([_requests, _requests, _requests, _reports, _reports, _reports, _later, None])
+    family = dice.choice([_requests, _requests, _requests, _reports, _reports, _reports, _later, _locks, _locks, None])
     if family is _requests:
         dice.choice(_requests(dice, bench, id, resource))()
     elif family is _reports:
         dice.choice(_reports(dice, bench))()
+    elif family is _locks:
+        dice.choice(_locks(dice, bench, id, resource))()
     elif family is _later:
         dice.choice(_later(dice, bench, id, resource))()
     elif dice.random() < 0.15:
@@ -136,7 +160,10 @@ def settle(bench: Bench) -> None:
             bench.leave(old)
         bench.join(session, *actions, slots=50, generation=99)
         for run in list(bench.lane.held.values()):
-            bench.complete(run)
+            if bench.run(run).lock is None:
+                bench.complete(run)
+            else:
+                bench.release(run)
         for run in [run for run in bench.lane.runs.values() if run.state == "Parked"]:
             bench.decide(run.id, "reject", resource=run.resource)
         if not bench.lane.held and not bench.lane.queue and not bench.lane.parked:

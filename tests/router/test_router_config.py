@@ -69,7 +69,8 @@ def test_every_key(tmp_path: Path) -> None:
         kept_cancellations=7, unserved_actions=8, resources=9, sessions=10,
     )  # fmt: skip
     policy = Policy(
-        defaults=defaults, locks=LockPolicy(ttl_ms=600_000, max_hold_ms=43_200_000), actions={"rollback": rollback}, pools=("default", "deployers", "main"), bounds=bounds,
+        defaults=defaults, locks=LockPolicy(ttl_ms=600_000, max_hold_ms=43_200_000), actions={"rollback": rollback},
+        pools=("default", "deployers", "main"), bounds=bounds,
         session_lapse_ms=20_000, unserved_after_ms=45_000, retention_ms=7_200_000,
     )  # fmt: skip
     assert load(EVERY_KEY, tmp_path) == Config(url="sqlite:///x.db", partitions=3, policy=policy)
