@@ -15,7 +15,7 @@ from keylane.schemas.event_parts import Party
 from keylane.schemas.events import DeadLettered, Refused, SentOn
 from keylane.schemas.refusals import Code
 from keylane.schemas.requests import LockRequest, Request, WorkRequest
-from keylane.schemas.state import RefusedRequest
+from keylane.schemas.state import LOCK_ACTION, RefusedRequest
 
 
 def send_on(lane: Lane, arrived: Arrived, request: Request, partition: int, now: Now) -> None:
@@ -63,7 +63,7 @@ def refuse(lane: Lane, arrived: Arrived, now: Now, grounds: Grounds, *, repeat: 
         code=grounds.code,
         message=grounds.message,
         command=type(record).__name__ if not isinstance(record, Undecodable) else "WorkRequest",
-        action=grounds.action or said(record, "action"),
+        action=LOCK_ACTION if isinstance(record, LockRequest) else grounds.action or said(record, "action"),
         actor=said(record, "actor") or said(record, "by"),
         **in_the_way(grounds, now),
         expected_version=grounds.expected_version,

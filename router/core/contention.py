@@ -52,9 +52,9 @@ def lock_held(
 def is_taken(first: Run, position: int, now: Now) -> Grounds:
     """`LOCK_HELD`: `first` holds the owning key, or is next, and `position` runs come before whoever asks."""
     left_ms = RETRY_AFTER_MS_MIN if first.lease_until_ms is None else first.lease_until_ms - now.clock_ms
-    does = "waiting on it" if first.state != "Held" else "holding it" if first.lock is not None else "running on it"
+    does = "is waiting on it" if first.state != "Held" else "is running on it" if first.lock is None else "holds it"
     retry_after_ms = min(max(left_ms, RETRY_AFTER_MS_MIN), RETRY_AFTER_MS_MAX)
-    return Grounds("LOCK_HELD", f"{first.action} ({first.id}) is {does}", retry_after_ms, first, position)
+    return Grounds("LOCK_HELD", f"{first.action} ({first.id}) {does}", retry_after_ms, first, position)
 
 
 def supersede(lane: Lane, request: WorkRequest, contenders: list[Run], now: Now) -> None:

@@ -118,7 +118,7 @@ def _grant_lock(lane: Lane, run: Run, lock: LockTerms, now: Now) -> None:
     """To its requester's session. Who had to wait may be gone: it gets a claim first, which only the lane counts."""
     policy = lane.policy.locks
     token = lane.mint()
-    came_now = lane.next_seq == run.order + 1  # nothing has been decided since it was accepted
+    came_now = lane.next_seq == run.order + 1 and now.clock_ms == run.accepted_ms  # nothing has happened in between
     hold_until_ms = now.clock_ms + policy.max_hold_ms
     claim_ms = None if came_now else policy.claim_ms
     holder = run.actor or lock.session

@@ -205,7 +205,7 @@ def _route(lane: Lane, arrived: Arrived, request: Request, now: Now) -> None:
         case Resolution():
             found = parked_under(lane, request.conflict)
         case Cancellation() | Decision():
-            found = _named(lane, request)
+            found = _named(lane, arrived, request)
         case ResourceChange() | SessionEnded():
             runs = changed if isinstance(request, ResourceChange) else end_session
             for each in runs(lane, arrived, request, now):  # type: ignore[arg-type]  # each takes its own
@@ -215,14 +215,16 @@ def _route(lane: Lane, arrived: Arrived, request: Request, now: Now) -> None:
         _meet(lane, found, arrived, now)
 
 
-def _named(lane: Lane, command: Cancellation | Decision) -> Run | None:
+def _named(lane: Lane, arrived: Arrived, command: Cancellation | Decision) -> Run | None:
     """The run of the request that the command names, if that is on the resource that it names.
 
     In another lane it would be unknown too: what an id finds must not hang on where resources happen to lie.
     """
     member = lane.member(command.request)
     run = None if member is None else lane.runs[member.run]
-    return None if run is None or run.resource != command.resource else run
+    if run is None or run.resource == command.resource:
+        return run
+    return run if run.lock is not None and run.owner == arrived.owner else None  # had again by another requested key
 
 
 def _undecodable(lane: Lane, arrived: Arrived, record: Undecodable, now: Now) -> None:

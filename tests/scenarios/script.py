@@ -4,6 +4,7 @@ A line is a verb, its words, then `name=value` options. Durations are like `5s`.
 in which they were minted, on the way in as on the way out.
 
     config on_conflict=reject action=deploy        the policy of all actions, or of one; before anything else
+    locks ttl= claim= max_hold=                    the same
     runbook KIND LINK                              the same
     scope MATCH OWNER                              a scope rule; before anything else, too
     lane of KEY in N                               the lane is that of this key, of N partitions
@@ -17,6 +18,12 @@ in which they were minted, on the way in as on the way out.
     progress RUN [JSON] token= blocked=
     complete RUN [JSON] token= version= observed=
     fail RUN token= final retry= code= found=
+    lock ID KEY by= session= hold= wait= ttl= explicit      asks to hold it itself; session: one of its own
+    renew LOCK token= secret= blocked=
+    release LOCK token= secret=
+    cancel_lock ID secret=
+    end_session SESSION secret=
+    checked LOCK [SESSION RESOURCE …] holder=      the graph of waits has seen its edge; the cycle that it closes
     bytes TOPIC TEXT                               a record as it may lie there
     wait DURATION
     reload                                         the lane is dropped and loaded again
@@ -107,6 +114,11 @@ class Scenario:
             self.policy = replace(self.policy, defaults=replace(base, **changes))
         else:
             self.policy = replace(self.policy, actions=self.policy.actions | {action: replace(base, **changes)})
+        self.bench = Bench(self.policy, scopes=self.scopes)
+
+    def do_locks(self, plain: list[str], options: dict[str, str]) -> None:
+        changes = {f"{name}_ms": ms(value) for name, value in options.items()}
+        self.policy = replace(self.policy, locks=replace(self.policy.locks, **changes))
         self.bench = Bench(self.policy, scopes=self.scopes)
 
     def do_runbook(self, plain: list[str], options: dict[str, str]) -> None:
@@ -203,6 +215,39 @@ class Scenario:
             observed_version=options.get("found"),
             code=options.get("code", "BOOM"),
         )
+
+    def do_lock(self, plain: list[str], options: dict[str, str]) -> None:
+        id, key, *explicit = plain
+        self.bench.lock(
+            id,
+            options.get("session"),
+            key,
+            actor=options.get("by", ""),
+            hold=options.get("hold", ""),
+            wait_ms=ms(options.get("wait", "0ms")),
+            ttl_ms=ms(options["ttl"]) if "ttl" in options else None,
+            explicit=bool(explicit),
+        )
+
+    def do_renew(self, plain: list[str], options: dict[str, str]) -> None:
+        self.bench.renew(plain[0], options.get("blocked"), **self.proof(options))
+
+    def do_release(self, plain: list[str], options: dict[str, str]) -> None:
+        self.bench.release(plain[0], **self.proof(options))
+
+    def do_cancel_lock(self, plain: list[str], options: dict[str, str]) -> None:
+        self.bench.give_up(plain[0], **self.proof(options))
+
+    def do_end_session(self, plain: list[str], options: dict[str, str]) -> None:
+        self.bench.end_session(plain[0], **self.proof(options))
+
+    def do_checked(self, plain: list[str], options: dict[str, str]) -> None:
+        self.bench.checked(plain[0], options.get("holder"), *plain[1:])
+
+    def proof(self, options: dict[str, str]) -> dict[str, Any]:
+        """What is said otherwise than by the lock's holder."""
+        token = {"token": self.token(options)} if "token" in options else {}
+        return token | ({"secret": options["secret"]} if "secret" in options else {})
 
     def do_bytes(self, plain: list[str], options: dict[str, str]) -> None:
         topic, *text = plain

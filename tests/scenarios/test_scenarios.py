@@ -49,6 +49,13 @@ SCENARIOS = [
     pytest.param("terminate_after_drain", marks=[row("S4.2")]),
     pytest.param("observed_otherwise", marks=[row("S0.1"), row("S1.6")]),
     pytest.param("lock_log", marks=[row("S4.1")]),
+    pytest.param("lock", marks=[row("S2.1"), row("S3.1"), row("S3.4"), row("S4.1")]),
+    pytest.param("lock_waits", marks=[row("S0.3"), row("S2.2"), row("S3.2")]),
+    pytest.param("lock_again", marks=[row("S3.1"), row("S3.2")]),
+    pytest.param("lock_longest_hold", marks=[row("S3.2")]),
+    pytest.param("lock_cancelled", marks=[row("S2.2")]),
+    pytest.param("session_ended", marks=[row("S3.3")]),
+    pytest.param("deadlock", marks=[row("S3.3")]),
     pytest.param("plain_record", marks=[row("M.4")]),
     pytest.param("idempotency_key", marks=[row("S1.5")]),
 ]
