@@ -193,7 +193,12 @@ def had(lane: Lane, run: Run | None, arrived: Arrived, now: Now) -> None:
 
 def wait_is_over(lane: Lane, run: Run, now: Now) -> None:
     """Its turn has not come in the time that its requester would wait: who is in its way is told."""
-    refuse_accepted(lane, run, now, _still_taken(lane, run, now))
+    grounds = _still_taken(lane, run, now)
+    link = lane.links.get(run.id)
+    if link is not None and run.lock is not None and not run.lock.wait_ms:
+        # It may ask again, and no edge of its own would be there in between.
+        lane.put(replace(link, until_ms=now.clock_ms + (grounds.retry_after_ms or 0)))
+    refuse_accepted(lane, run, now, grounds)
 
 
 def check_wait(lane: Lane, run: Run | None, arrived: Arrived, now: Now) -> None:
@@ -210,10 +215,7 @@ def check_wait(lane: Lane, run: Run | None, arrived: Arrived, now: Now) -> None:
         grounds = grounds._replace(holder=holder, cycle=checked.cycle, waits_position=checked.position)
         refuse_accepted(lane, run, now, grounds)
     elif not run.lock.wait_ms:
-        grounds = _still_taken(lane, run, now)
-        assert grounds.retry_after_ms is not None
-        lane.put(replace(link, until_ms=now.clock_ms + grounds.retry_after_ms))
-        refuse_accepted(lane, run, now, grounds)
+        wait_is_over(lane, run, now)
 
 
 def _still_taken(lane: Lane, run: Run, now: Now) -> Grounds:

@@ -276,7 +276,8 @@ class Bench:
         lock = None if known is None else known.lock
         return {
             "id": f"h-{self.offset}", "resource": API if known is None else known.resource, "run": run,
-            "token": 0 if known is None else known.token, "secret": secret_of("" if lock is None else lock.session),
+            "token": 0 if known is None else known.token,
+            "secret": secret_of("nobody" if lock is None else lock.session),
         } | fields  # fmt: skip
 
     def renew(self, run: str, blocked: str | None = None, **fields: Any) -> list[Output]:
