@@ -7,6 +7,7 @@ COPY schemas schemas
 COPY journal journal
 COPY telemetry telemetry
 COPY router router
+COPY guards guards
 COPY verify verify
 COPY workers workers
 RUN python -m venv /keylane && /keylane/bin/pip install --no-cache-dir '.[kafka]'

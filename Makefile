@@ -26,7 +26,7 @@ JOBS ?= 1
 ROUNDS ?= 5
 ONLY ?=
 TYPED := build/typed/keylane
-PACKAGES := schemas journal telemetry router verify workers
+PACKAGES := schemas journal telemetry router guards verify workers
 
 .PHONY: help
 help: ## List the targets

@@ -12,7 +12,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = {
     "api": "keylane",
-    **{name: f"keylane.{name}" for name in ("schemas", "journal", "telemetry", "router", "verify", "workers")},
+    **{name: f"keylane.{name}" for name in ("schemas", "journal", "telemetry", "router", "workers")},
+    **{name: f"keylane.{name}" for name in ("guards", "verify")},
 }
 SOURCES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
 ASIDE = [path for folder in ("tools", "bench") for path in (ROOT / folder).rglob("*.py")]
@@ -28,6 +29,7 @@ LAYERS = {
     "router/core": {"keylane.router.core", "keylane.schemas"},
     "telemetry": {"keylane.telemetry"},
     "router": {"keylane.router", "keylane.schemas", "keylane.journal", "keylane.telemetry"},
+    "guards": {"keylane.guards", "keylane.schemas"},
     "verify": {"keylane.verify", "keylane.schemas"},
     "workers": {"keylane.workers", "keylane.schemas", "keylane.journal", "keylane.telemetry"},
     "api": {API, "keylane.workers", "keylane.schemas", "keylane.journal", "keylane.telemetry", "keylane.verify"},
@@ -35,7 +37,12 @@ LAYERS = {
 """Which of our packages each folder may import. `keylane` alone is the modules of `api` itself."""
 COMPOSITION_ROOT = ROOT / "api" / "embedded.py"
 """The one place outside the router that may import it."""
-ALLOWED_OUTSIDE = {"schemas": {"msgspec", "yarl"}, "router/core": {"msgspec"}, "verify": {"msgspec"}}
+ALLOWED_OUTSIDE = {
+    "schemas": {"msgspec", "yarl"},
+    "router/core": {"msgspec"},
+    "guards": {"anyio"},
+    "verify": {"msgspec"},
+}
 """What these folders may import beyond the standard library and ours; others may import any dependency."""
 CLIENTS = {"aiokafka": "kafka", "apsw": "sqlite"}
 """Only modules of `journal` whose names begin so, or so after an underscore, may import these."""
@@ -132,6 +139,8 @@ BREACHES = {
     "router/core/y.py": "import time",
     "router/core/z.py": "def now():\n    from datetime import datetime",
     "router/x.py": "from keylane.client import Client",
+    "guards/x.py": "from keylane.client import Client",
+    "guards/y.py": "import psycopg",
     "verify/x.py": "from keylane.router.core import lane",
     "verify/y.py": "from keylane.journal.partitioner import partition_of",
     "workers/x.py": "from keylane import client",
