@@ -40,7 +40,7 @@ demo: $(DEMO_NEEDS) ## The story in a terminal; KEYLANE_URL=kafka://host:port te
 	$(BIN)/keylane demo
 
 .PHONY: test
-test: $(DEV) check jars prometheus ## All checks and tests, with a real Kafka; REWRITE=1 accepts what is new, TESTS=… picks
+test: $(DEV) check jars prometheus postgres ## All checks and tests, with a real Kafka; REWRITE=1 accepts what is new, TESTS=… picks
 	@found=0; \
 	some() { REWRITE=$(REWRITE) $(BIN)/pytest $(PYTEST_OPTIONS) "$$@" $(TESTS) && found=1 || test $$? -eq 5; }; \
 	some -m "not alone" -n $(TEST_JOBS) --dist worksteal; some -m alone; test $$found = 1
@@ -79,6 +79,10 @@ jars: $(BASE)
 .PHONY: prometheus
 prometheus: $(BASE)
 	@$(BIN)/python tools/prometheus/fetch.py >/dev/null
+
+.PHONY: postgres
+postgres: $(BASE)
+	@$(BIN)/python tools/postgres/fetch.py >/dev/null
 
 .PHONY: kafka-up
 kafka-up: $(BASE) ## Start a real Kafka on 127.0.0.1, in the background; KAFKA_PORT chooses the port (9092)

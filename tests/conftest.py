@@ -33,6 +33,7 @@ ALONE = (
     "tests/requirements/",
     "tests/cli/test_cli_demo.py",
     "tests/cli/test_cli_service.py",
+    "tests/guards/test_paused_holder.py",
     "tests/workers/test_program.py",
     "tests/workers/test_worker_and_router.py",
 )

@@ -240,6 +240,7 @@ def test_what_was_only_read_never_lets_a_token_pass() -> None:
         with pytest.raises(Busy):
             SqlGuard("format").check(connection, KEY, 5)  # type: ignore[arg-type]
         assert connection.said.count("UPDATE") == 3, "it looked again, and gave up"
+        assert ("INSERT" in connection.said) == (stale is None)
 
 
 def test_a_driver_that_counts_no_rows_is_not_trusted() -> None:
