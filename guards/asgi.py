@@ -1,4 +1,4 @@
-"""`keylane.guards.http` before an ASGI application, on any event loop that anyio knows.
+"""`keylane.guards.http` before an ASGI application.
 
 Stores block, so a guarded request is entered and left in a thread of its own, and the application runs in the loop in
 between: a connection to a database is used by one thread only, and to leave never waits for a thread.

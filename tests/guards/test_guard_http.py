@@ -8,6 +8,7 @@ import urllib.request
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from contextvars import ContextVar
 from http import HTTPStatus
 from pathlib import Path
 from types import SimpleNamespace
@@ -239,6 +240,19 @@ def test_other_scopes_of_asgi_go_through() -> None:
     for kind in ("lifespan", "websocket"):
         anyio.run(AsgiGuard(app, MemoryTokens()), {"type": kind}, None, None)
     assert seen == ["lifespan", "websocket"]
+
+
+@pytest.mark.anyio
+async def test_an_application_behind_the_guard_has_the_context_of_its_request() -> None:
+    trace, seen = ContextVar("trace", default="none"), []
+
+    async def app(*_: Any) -> None:
+        seen.append(trace.get())
+
+    trace.set("of this request")
+    scope = {"type": "http", "method": "PUT", "path": "/cart", "headers": [(b"keylane-token", b"5")]}
+    await AsgiGuard(app, MemoryTokens())(scope, None, None)  # type: ignore[arg-type]
+    assert seen == ["of this request"]
 
 
 @STORES
