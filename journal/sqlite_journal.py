@@ -257,10 +257,8 @@ class SqliteReader:
         self._turn = (self._turn + 1) % len(order)
         with db.snapshot():
             for place in order[self._turn :] + order[: self._turn]:
-                records = sqlite_log.read(db, place, self._positions[place], max_records - len(found))
+                records, read_to[place] = sqlite_log.read(db, place, self._positions[place], max_records - len(found))
                 found += records
-                if records:
-                    read_to[place] = records[-1].offset + 1
         self._positions.update(read_to)  # not before: a lost position must not lose what was read beside it
         return found
 
@@ -320,11 +318,9 @@ class SqliteSession:
         with db.snapshot():  # so that nothing expires between the look at the log's start and the reading
             for place, position in self._inputs.items():
                 limit = poll_limit(max_records, counts, len(self._inputs))
-                records = sqlite_log.read(db, place, position, limit)
+                records, read_to[place] = sqlite_log.read(db, place, position, limit)
                 counts.append(len(records))
                 found += records
-                if records:
-                    read_to[place] = records[-1].offset + 1
         self._inputs.update(read_to)
         return found
 

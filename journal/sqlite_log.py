@@ -158,10 +158,11 @@ def check_position(db: Database, place: Located, position: int) -> int:
     return end
 
 
-def read(db: Database, place: Located, position: int, max_records: int) -> list[Stored]:
-    """Records from `position` on, ended by their number or their bytes. Raises `PositionLost`."""
-    if check_position(db, place, position) == position:
-        return []
+def read(db: Database, place: Located, position: int, max_records: int) -> tuple[list[Stored], int]:
+    """Records from `position` on, ended by their number or their bytes, and where to read on. Raises `PositionLost`."""
+    end = check_position(db, place, position)
+    if end == position:
+        return [], position
     first = place.id << OFFSET_BITS
     rows = db.rows(
         "SELECT id, key, value, headers, at_ms FROM records WHERE id >= ? AND id < ? ORDER BY id LIMIT ?",
@@ -174,7 +175,9 @@ def read(db: Database, place: Located, position: int, max_records: int) -> list[
         size += len(found[-1].value or b"")
         if size >= READ_BYTES:
             break
-    return found
+    if len(found) < max_records and size < READ_BYTES:
+        return found, end  # beyond the last record: the tombstones that came after it may have had their time
+    return found, found[-1].offset + 1 if found else position
 
 
 def with_news(db: Database, positions: Mapping[Located, int]) -> list[Located]:

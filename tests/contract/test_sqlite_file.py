@@ -25,6 +25,7 @@ SPECS = [
     TopicSpec("requests", 1),
     TopicSpec("events", 1, retention_ms=RETENTION_MS),
     TopicSpec("state", 1, compacted=True),
+    TopicSpec("other", 1, compacted=True),
 ]
 EVENTS = Place("events", 0)
 
@@ -182,6 +183,23 @@ async def test_tombstones_do_not_stay_for_ever(journal: SqliteJournal, path: Pat
     await journal.append([Record("state", 0, b"live", b"1")])
     reader = await journal.reader({Place("state", 0): None})
     assert values(await reader.poll(100, 0)) == [b"1"]
+
+
+async def test_a_reader_reaches_the_end_though_the_last_records_were_tombstones_and_are_gone(
+    journal: SqliteJournal, path: Path
+) -> None:
+    """Who reads a topic up to its end would else wait for ever for what is not there any more."""
+    place = Place("state", 0)
+    await journal.append([Record("state", 0, b"k", b"1"), Record("state", 0, b"gone", b"1")])
+    await journal.append([Record("state", 0, b"gone", None)])
+    execute(path, f"UPDATE records SET at_ms = at_ms - {2 * TOMBSTONE_KEPT_MS}")
+    await journal.append([Record("other", 0, b"k", b"1")])
+    reader = await journal.reader({place: None})
+    assert values(await reader.poll(1, 0)) == [b"1"] and reader.positions() == {place: 1}
+    assert await reader.poll(1, 0) == []
+    assert reader.positions() == await journal.end_positions([place]) == {place: 3}
+    await journal.append([Record("state", 0, b"next", b"2")])
+    assert values(await reader.poll(10, 0)) == [b"2"]
 
 
 async def test_a_full_disk_is_unavailable_and_nothing_is_written(journal: SqliteJournal) -> None:
