@@ -19,6 +19,7 @@ from keylane.router.core.records import Halted
 from keylane.router.meter import LaneMeter
 from keylane.router.setup import Changing
 from keylane.router.turn import INPUTS, Culprit, LaneTurns, load
+from keylane.router.waits_task import WaitsTask
 from keylane.schemas import topics
 
 log = logging.getLogger("keylane.router")
@@ -43,6 +44,7 @@ class LaneTask:
         loaded: Callable[[int], None],
         meter: LaneMeter,
         agreed: Callable[[], Awaitable[None]],
+        waits: WaitsTask,
         clocks: Clocks = REAL,
         owner_of: Callable[[str], str] = str,
     ) -> None:
@@ -63,6 +65,7 @@ class LaneTask:
         self._token_floor = token_floor
         self._loaded = loaded
         self._agreed = agreed
+        self._waits = waits
         self._clocks = clocks
         self._stopping = False
         self._waiting: anyio.CancelScope | None = None
@@ -159,8 +162,9 @@ class LaneTask:
         self.meter.loaded(lane, positions, clock.now().clock_ms)
         self.turning, self.trouble = True, None
         try:
-            self._loaded(self.partition)
-            await self._turn_until_stopped(turns)
+            with self._waits.following(turns.waits):
+                self._loaded(self.partition)
+                await self._turn_until_stopped(turns)
         finally:
             self.turning = False
             self.meter.stands()

@@ -75,6 +75,7 @@ class RouterMetrics:
         self.lag_age = self._gauge(
             "lag_seconds", "Since this router first saw that the oldest of them was there.", "topic", "partition"
         )
+        self.wait_edges = self._gauge("wait_edges", "Waits of sessions for sessions, of all lanes, as seen here.")
         self._gauge("partitions", "Partitions of the journal, as pinned.").set(partitions)
         self.owned = self._gauge("partitions_owned", "Lanes that are loaded here and turn.")
         self.halted = self._gauge("partitions_halted", "Lanes that stopped here until an operator has looked.")

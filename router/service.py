@@ -20,6 +20,7 @@ from keylane.router.meter import LaneMeter
 from keylane.router.metrics import RouterMetrics
 from keylane.router.setup import check_agreed, prepare
 from keylane.router.turn import INPUTS
+from keylane.router.waits_task import WaitsTask
 from keylane.schemas import topics
 from keylane.schemas.metadata import Metadata
 from keylane.schemas.scopes import Scopes
@@ -63,9 +64,10 @@ async def serve(journal: Journal, config: Config, *, journal_scheme: str, ready:
         membership = await journal.join(GROUP, topics.REQUESTS)
         router = Router(journal, membership, config, metadata, metrics, lambda: ready(shown))
         readiness.router = router
+        metrics.wait_edges.set_function(router.waits.edges)
         try:
             async with anyio.create_task_group() as tasks:
-                for task in (pulse.beat, router.run, router.watch_lag):
+                for task in (pulse.beat, router.run, router.watch_lag, router.waits.run):
                     tasks.start_soon(task)
                 try:
                     await anyio.sleep_forever()
@@ -107,6 +109,8 @@ class Router:
         self._metrics = metrics
         self._ready: Callable[[], None] | None = ready
         self._clocks = clocks
+        self.waits = WaitsTask(journal)
+        """To be run beside `run`: who waits for whom, over all lanes."""
         self._lanes: dict[int, LaneTask] = {}
         self._loading: set[int] = set()
         self._apart: str | None = None
@@ -200,6 +204,7 @@ class Router:
                 self._loaded,
                 LaneMeter(self._metrics, partition, INPUTS),
                 partial(check_agreed, self._journal, self._metadata),
+                self.waits,
                 self._clocks,
                 self._owner_of,
             )

@@ -18,8 +18,9 @@ from keylane.router.clock import LaneClock, wall_us
 from keylane.router.core.lane import Lane
 from keylane.router.core.records import Arrived, Forward, Gone, Halted, Now, Output
 from keylane.router.core.retention import forgettable
-from keylane.router.core.step import quarantine, quarantine_due, step, step_due
+from keylane.router.core.step import quarantine, quarantine_due, step, step_checked, step_due
 from keylane.router.decisions import log_decisions
+from keylane.router.lane_waits import LINK, LaneWaits
 from keylane.router.meter import LaneMeter
 from keylane.schemas import topics
 from keylane.schemas.base import NULL
@@ -48,6 +49,8 @@ CLOCK_COMMIT_MS = 5_000
 IDLE_POLL_S = 1.0
 BEHIND_POLL_S = 0.05
 """While timers wait for what the log is known to hold: it comes by itself, so this is not to be a busy loop."""
+ANSWER_POLL_S = 0.02
+"""While the graph of waits may say something of a link that was just written: no input wakes it for that."""
 KEY_CHARACTERS_MAX = 512
 REASON_CHARACTERS_MAX = 256
 
@@ -176,6 +179,7 @@ class LaneTurns:
     ) -> None:
         self.lane = lane
         self.careful = careful
+        self.waits = LaneWaits(lane.partition, lane.own.claim)
         self._session = session
         self._clock = clock
         self._culprits = culprits
@@ -197,10 +201,11 @@ class LaneTurns:
         """Apply what was read. Raises `Culprit`, `Halted` or a `JournalError`; the lane is to be dropped then."""
         began_s = time.perf_counter()
         try:
+            heard = self._hear()
             # Careful turns take a record and what is due by turns: under load one would starve the other.
-            applied = 0 if self.careful and self._took_record else self._apply()
+            applied = 0 if self.careful and (heard or self._took_record) else self._apply()
             self._took_record = applied > 0
-            if not (self.careful and applied):
+            if not (self.careful and (heard or applied)):
                 await self._fire()
             outputs = self._outputs() if self._worth_a_commit() else []
         except (JournalError, Halted):
@@ -210,6 +215,20 @@ class LaneTurns:
         if outputs:
             await self._commit(outputs, time.perf_counter() - began_s)
         self._meter.turned(self.lane, self._positions, self._clock.now().clock_ms)
+
+    def _hear(self) -> int:
+        """Apply what the graph of waits says of this lane's links."""
+        answers = self.waits.answers(1 if self.careful else TURN_RECORDS_MAX)
+        if not answers:
+            return 0
+        now = self._clock.now()
+        for checked in answers:
+            self._applying = key = LINK + checked.request.encode()
+            if key in self._culprits:
+                quarantine_due(self.lane, key, now, self._culprits[key])
+            else:
+                step_checked(self.lane, checked, now)
+        return len(answers)
 
     def _apply(self) -> int:
         """Apply what was read, up to a bound in bytes; the rest waits for the next turn."""
@@ -272,10 +291,12 @@ class LaneTurns:
 
     def is_clear(self, failed_ms: int) -> bool:
         """Careful turns may end: what was read has been applied and written, and so has every timer that was due
-        when a turn failed. A lane resumes at an earlier time than that, and newer timers do not count."""
-        due_ms = self.lane.deciding.next_ms()
-        is_due = self._clock.now().clock_ms < failed_ms or (due_ms is not None and due_ms <= failed_ms)
-        return not (is_due or self._unapplied or self.lane.outputs or self.lane.changed)
+        when a turn failed. A lane resumes at an earlier time than that, and newer timers do not count. What is said
+        of its links comes anew in each life."""
+        due_ms, now_ms = self.lane.deciding.next_ms(), self._clock.now().clock_ms
+        is_due = now_ms < failed_ms or (due_ms is not None and due_ms <= failed_ms)
+        is_written = not (self._unapplied or self.lane.outputs or self.lane.changed)
+        return is_written and not is_due and not self.waits.is_waiting(now_ms)
 
     def _culprit(self, reason: str) -> Culprit:
         return Culprit(self._applying, reason[:REASON_CHARACTERS_MAX], self._clock.now().clock_ms)
@@ -289,12 +310,13 @@ class LaneTurns:
             return BEHIND_POLL_S if not self._has_reached(self._target) else 0.0
         now_ms = self._clock.now().clock_ms
         due_ms = self.lane.deciding.next_ms()
-        return IDLE_POLL_S if due_ms is None else min(max(due_ms - now_ms, 0) / 1_000, IDLE_POLL_S)
+        most_s = ANSWER_POLL_S if self.waits.is_waiting(now_ms) else IDLE_POLL_S
+        return most_s if due_ms is None else min(max(due_ms - now_ms, 0) / 1_000, most_s)
 
     def _worth_a_commit(self) -> bool:
         """At once for whatever somebody waits for. Heartbeats alone can be applied again, so they are gathered."""
         lane = self.lane
-        if lane.outputs or lane.forwards or (self.careful and lane.changed):
+        if lane.outputs or lane.forwards or (self.careful and lane.changed) or self.waits.is_urgent(lane):
             return True
         since_ms = self._clock.now().clock_ms - self._committed_ms
         if lane.changed:
@@ -337,7 +359,16 @@ class LaneTurns:
             raise self._culprit(f"TooLarge: {error}") from error
         self._meter.committed(lane.outputs, turn_s, time.perf_counter() - began_s)
         log_decisions(lane.partition, lane.outputs)
+        await self._say_waits()
         lane.outputs.clear()
         lane.forwards.clear()
         lane.changed.clear()
         self._committed_ms = lane.own.clock_ms
+
+    async def _say_waits(self) -> None:
+        """What the commit has changed of the lane's links. Written plainly: that it is said late, or by a lane that is
+        lost meanwhile, does no harm, and a lane that cannot say it is loaded again and says all of it."""
+        news = self.waits.news(self.lane)
+        if news:
+            await self._session.append(news)
+            self.waits.said(self._clock.now().clock_ms)

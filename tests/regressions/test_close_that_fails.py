@@ -14,6 +14,7 @@ from keylane.journal.port import Place, Record
 from keylane.router.core.policy import Policy
 from keylane.router.lane_task import LaneTask
 from keylane.router.setup import topic_specs
+from keylane.router.waits_task import WaitsTask
 from keylane.schemas import topics
 from keylane.schemas.codec import encode
 from keylane.schemas.requests import WorkRequest
@@ -37,7 +38,10 @@ async def test_a_session_that_fails_to_close_is_followed_by_the_next() -> None:
     journal = Journal(MemoryLog())
     await journal.create_topics(topic_specs(1, ("default",)))
     membership = await journal.join("routers", topics.REQUESTS)
-    lane = LaneTask(0, journal, membership, Policy(), lambda owner: 0, 0, lambda partition: None, lane_meter(), agreed)
+    waits = WaitsTask(journal)
+    lane = LaneTask(
+        0, journal, membership, Policy(), lambda owner: 0, 0, lambda partition: None, lane_meter(), agreed, waits
+    )
     journal.log.break_next_commit(written=False)
     request = WorkRequest(id="r1", resource="deploy://api", action="restart", payload=Raw(b"null"))
     await journal.append([Record(topics.REQUESTS, 0, b"k", encode(request))])

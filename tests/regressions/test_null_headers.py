@@ -17,6 +17,7 @@ from keylane.router.core.policy import Policy
 from keylane.router.core.records import Arrived
 from keylane.router.lane_task import LaneTask
 from keylane.router.setup import topic_specs
+from keylane.router.waits_task import WaitsTask
 from keylane.schemas import topics
 from keylane.schemas.codec import decode_event, encode, traceparent_of
 from keylane.schemas.events import DeadLettered, Queued
@@ -57,7 +58,10 @@ async def test_a_record_that_cannot_even_be_looked_at_is_set_aside(monkeypatch: 
     await journal.create_topics(topic_specs(1, ("default",)))
     await journal.append([work("r1"), work("bad"), work("r2")])
     membership = await journal.join("routers", topics.REQUESTS)
-    lane = LaneTask(0, journal, membership, Policy(), lambda owner: 0, 0, lambda partition: None, lane_meter(), agreed)
+    waits = WaitsTask(journal)
+    lane = LaneTask(
+        0, journal, membership, Policy(), lambda owner: 0, 0, lambda partition: None, lane_meter(), agreed, waits
+    )
     reader = await journal.reader({Place(topics.EVENTS, 0): None})
     found: list[Any] = []
     with anyio.fail_after(20):

@@ -23,7 +23,8 @@ async def test_outputs_state_and_positions_are_committed_together() -> None:
     await put(journal, join(), work("r1"), work("r2", "2"))
     lane = await begin(journal)
     await lane.turn()
-    (commit,) = lane.noted.calls
+    commit, told = lane.noted.calls
+    assert told == ("append", [topics.WAITS]), "once in a life, after its first commit"
     assert commit[0] == "commit" and {topics.EVENTS, topics.STATE, ITEMS} == set(commit[1])
     assert lane_record(journal).positions == {"results": 2, "requests": 2}
     assert said(journal) == ["WorkerOpened w", "Queued r1", "Granted r1", "Queued r2"]
@@ -184,7 +185,7 @@ async def test_a_request_is_sent_on_by_a_plain_write_before_the_commit() -> None
     await put(journal, work("r1"))
     lane = await begin(journal, partitions=2)
     await lane.turn()
-    assert [name for name, _ in lane.noted.calls] == ["append", "commit"]
+    assert lane.noted.calls[0] == ("append", [topics.REQUESTS]) and lane.noted.calls[1][0] == "commit"
     (stored,) = journal.log.at(topics.REQUESTS, 1).records
     sent = decode_request(stored.value)
     assert (sent.id, sent.hops, stored.key) == ("r1", 1, API.encode())  # type: ignore[union-attr]

@@ -20,11 +20,12 @@ from keylane.router.meter import LaneMeter
 from keylane.router.metrics import RouterMetrics
 from keylane.router.setup import topic_specs
 from keylane.router.turn import INPUTS, LaneTurns, load
+from keylane.router.waits_task import WaitsTask
 from keylane.schemas import topics
 from keylane.schemas.base import Schema
 from keylane.schemas.codec import decode_conflict, decode_dead_letter, decode_event, decode_item, decode_state, encode
-from keylane.schemas.requests import WorkRequest
-from keylane.schemas.results import WorkerHeartbeat, WorkerJoined
+from keylane.schemas.requests import LockRequest, WorkRequest
+from keylane.schemas.results import Result, WorkerHeartbeat, WorkerJoined
 from keylane.schemas.state import LANE_KEY
 
 API = "deploy://api"
@@ -55,7 +56,7 @@ async def put(journal: MemoryJournal, *records: Schema, partition: int = 0) -> N
     """Append commands and reports as agents and workers do: a join with the heartbeat that follows it."""
     written = []
     for record in (each for given in records for each in _with_first_heartbeat(given)):
-        topic = topics.RESULTS if hasattr(record, "session") else topics.REQUESTS
+        topic = topics.RESULTS if isinstance(record, Result) else topics.REQUESTS
         written.append(Record(topic, partition, b"k", encode(record)))
     await journal.append(written)
 
@@ -66,6 +67,17 @@ def _with_first_heartbeat(record: Schema) -> tuple[Schema, ...]:
 
 def work(id: str, payload: str = "null", resource: str = API, action: str = "restart", **fields: Any) -> WorkRequest:
     return WorkRequest(id=id, resource=resource, action=action, payload=Raw(payload.encode()), **fields)
+
+
+def lock(id: str, session: str, resource: str = API, *, wait_ms: int = 60_000, explicit: bool = True) -> LockRequest:
+    """`id` asks for a lock for `session`, which may hold others."""
+    return LockRequest(
+        id=id, resource=resource, session=session, secret=secret_of(session), wait_ms=wait_ms, explicit=explicit
+    )
+
+
+def secret_of(session: str) -> str:
+    return f"secret-of-{session}".ljust(32, ".")
 
 
 def join(session: str = "w", slots: int = 100) -> WorkerJoined:
@@ -172,6 +184,7 @@ async def running(
     """A lane's task in the background, stopped gracefully at the end."""
     membership = membership or await journal.join("routers", topics.REQUESTS)
     loaded = anyio.Event()
+    waits = WaitsTask(journal)
     task = LaneTask(
         partition,
         journal,
@@ -182,14 +195,18 @@ async def running(
         lambda _: loaded.set(),
         lane_meter(partition),
         agreed,
+        waits,
     )
     with anyio.fail_after(DEADLINE_S):
-        async with anyio.create_task_group() as group:
+        async with anyio.create_task_group() as reading, anyio.create_task_group() as group:
+            reading.start_soon(waits.run)
             group.start_soon(task.run)
             try:
                 yield task
             finally:
                 task.stop()
+                await task.finished.wait()
+                reading.cancel_scope.cancel()
 
 
 async def until(journal: MemoryJournal, *expected: str, partition: int = 0) -> None:
