@@ -17,10 +17,10 @@ def needs(role: Role, *, partitions: int, pools: Sequence[str], group: str, miss
     found: list[Need] = []
     match role:
         case "router":
-            found += _topics("read", topics.REQUESTS, topics.RESULTS, topics.STATE, topics.METADATA)
+            found += _topics("read", topics.REQUESTS, topics.RESULTS, topics.STATE, topics.WAITS, topics.METADATA)
             # Requests too: what arrived at the wrong partition is sent on.
             written = (topics.REQUESTS, topics.EVENTS, topics.CONFLICTS, topics.STATE, topics.DEADLETTERS)
-            found += _topics("write", *written, *items)
+            found += _topics("write", *written, topics.WAITS, *items)
             found += _topics("settings", *_all(items))
             found += _topics("create", *missing)
             found.append(Need("group", group, "read"))

@@ -23,16 +23,16 @@ import keylane.receipts
 import keylane.views
 import keylane.waiting
 from keylane.journal.port import Journal
-from keylane.router import lane_task, service
+from keylane.router import lane_task, service, waits_task
 from keylane.workers import crew, group, holding, outbox, reading, runner
 
 WITH_ANYIO = (
-    keylane.client, keylane.publishing, keylane.receipts, keylane.views, keylane.waiting, lane_task, service, crew,
-    group, holding, outbox,
-    reading, runner,
+    keylane.client, keylane.publishing, keylane.receipts, keylane.views, keylane.waiting, lane_task, service,
+    waits_task, crew, group, holding, outbox, reading, runner,
 )  # fmt: skip
 PATIENCE: dict[Any, dict[str, float]] = {
     service: {"MEMBERSHIP_POLL_S": 4.0}, reading: {"POLL_S": 1.0}, keylane.receipts: {"POLL_TIMEOUT_S": 8.0},
+    waits_task: {"POLL_S": 8.0},
 }  # fmt: skip
 """Polls that end early when something comes are made longer: only the simulation's speed depends on them."""
 

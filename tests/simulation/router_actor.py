@@ -52,5 +52,8 @@ class RouterActor:
             lambda: None,
             Clocks(self._process.monotonic_s, self._process.wall_us),
         )
-        await self._router.run()
+        async with tasks.TaskGroup() as beside:
+            beside.start_soon(self._router.waits.run)
+            await self._router.run()
+            beside.cancel_scope.cancel()
         await self._router.leave()
