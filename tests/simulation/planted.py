@@ -90,7 +90,7 @@ BUGS: dict[str, Bug] = {
     "a required version is not": _rule(rules.version_not_required, "no version"),
     "versions are not asked for again": _rule(rules.versions_not_asked_again, "stale"),
     "steps are not asked for again": _rule(rules.steps_not_asked_again, "out of order", seeds=25),
-    "limits are not asked for again": _rule(rules.limits_not_asked_again, "over limit", seeds=25),
+    "limits are not asked for again": _rule(rules.limits_not_asked_again, "over limit", seeds=75),
     "what is approved goes back": _rule(rules.approved_goes_back, "not forward", seeds=25),
     "what is harmless counts": _rule(rules.harmless_counts, "wrongly replaced", "wrongly refused", "out of order"),
     "others are not waited for": _rule(rules.never_quiet, "not quiet"),
