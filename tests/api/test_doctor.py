@@ -152,12 +152,13 @@ async def test_a_look_that_fails_is_said_and_the_others_go_on() -> None:
 @pytest.mark.parametrize("role", get_args(Role))
 def test_only_routers_write_what_is_decided(role: Role) -> None:
     wants = needs(role, partitions=2, pools=["default"], group="routers", missing=["state"])
-    decided = {topics.EVENTS, topics.STATE, topics.CONFLICTS, topics.DEADLETTERS, topics.items("default")}
+    decided = {topics.EVENTS, topics.STATE, topics.CONFLICTS, topics.WAITS, topics.DEADLETTERS, topics.items("default")}
     written = {need.name for need in wants if need.right == "write" and need.kind == "topic"}
     assert decided <= written if role == "router" else not decided & written
     lanes = [need for need in wants if need.kind == "lane"]
     claims = [Need("lane", "0", "write"), Need("lane", "1", "write")]
     assert lanes == (claims if role in ("router", "operator") else []), "an operator changes scope rules by it"
     assert (topics.METADATA in written) == (role == "operator")
+    assert (Need("topic", topics.WAITS, "read") in wants) == (role in ("router", "operator"))
     assert Need("topic", topics.METADATA, "read") in wants
     assert (Need("topic", "state", "create") in wants) == (role in ("router", "operator"))

@@ -14,6 +14,7 @@ from turning import DEADLINE_S
 from keylane.journal import connect
 from keylane.journal.errors import PositionLost, Unavailable
 from keylane.journal.port import Journal, Place, Reader, Record, Stored
+from keylane.journal.rules import TOMBSTONE_KEPT_MS
 from keylane.router import waits_task
 from keylane.router.core.records import WaitChecked
 from keylane.router.setup import topic_specs
@@ -276,6 +277,10 @@ async def test_what_a_lane_said_before_is_not_taken_for_written_over(journal: Jo
             await lane.until(1)
             await task._mend(is_idle=True)
     assert (await journal.end_positions([PLACE]))[PLACE] == 3
+
+
+def test_it_reads_anew_long_before_a_tombstone_that_it_missed_is_gone() -> None:
+    assert (waits_task.STOOD_STILL_S + waits_task.POLL_S) * 1_000 < TOMBSTONE_KEPT_MS / 2
 
 
 def test_the_place_is_the_one_partition_of_the_topic() -> None:
