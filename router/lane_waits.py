@@ -2,7 +2,8 @@
 
 What is said follows from the lane's `WaitLink`s, and only after the commit that has them. The first commit of a life
 is the first that has its claim number, and no other life can have the same one after it: so nothing is said under a
-claim before that. Then it says that it was loaded, with all its links anew.
+claim before that. Then it says that it was loaded, with all its links anew; and so it does after trouble with `waits`,
+which is no trouble of the lane: what waits for an answer is answered without one after a second.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from keylane.schemas.waits import LaneLoaded, WaitEdge, edge_key, lane_key
 
 ANSWER_MS = 2_000
 """For so long an answer is looked out for. Whoever waits for one has been told by then that there is none."""
+AGAIN_MS = 5_000
+"""After trouble nothing is said for so long: each attempt may hold up a turn."""
 LINK = b"link/"
 
 
@@ -27,7 +30,9 @@ class LaneWaits:
         self.partition = partition
         self.claim = claim
         self.is_loaded = False
-        """It has said that it was loaded: what it said under lower claims does not count any more."""
+        """It has said that it was loaded, what it said under lower claims does not count any more, and nothing of what
+        it said since is open."""
+        self._again_ms = 0
         self._said: dict[str, WaitEdge] = {}
         self._saying: dict[str, WaitEdge | None] = {}
         self._awaited: dict[str, str] = {}  # by request: the holder that its newest edge names
@@ -39,14 +44,17 @@ class LaneWaits:
     def is_urgent(self, lane: Lane) -> bool:
         """Whether what a commit would let it say should not wait until the lane commits for other reasons."""
         if not self.is_loaded:
-            return bool(lane.links)
+            return bool(lane.links) and not self._again_ms
         return bool(lane.links or self._said) and any(key.startswith(LINK) for key in lane.changed)
 
-    def news(self, lane: Lane) -> list[Record]:
-        """What is to be said now that the changes of this turn are committed. Then comes `said`."""
+    def news(self, lane: Lane, now_ms: int) -> list[Record]:
+        """What is to be said now that the changes of this turn are committed. Then comes `said`, or `failed`."""
         self._saying = {}
         if not self.is_loaded:
-            self._saying = {request: self._edge(link) for request, link in lane.links.items()}
+            if now_ms < self._again_ms:
+                return []
+            self._saying = dict.fromkeys(self._said.keys() - lane.links.keys())
+            self._saying |= {request: self._edge(link) for request, link in lane.links.items()}
             loaded = LaneLoaded(partition=self.partition, claim=self.claim)
             first = Record(topics.WAITS, 0, lane_key(self.partition), encode(loaded))
             return [first, *(self._record(request, edge) for request, edge in self._saying.items())]
@@ -61,9 +69,16 @@ class LaneWaits:
                     self._saying[request] = edge
         return [self._record(request, edge) for request, edge in self._saying.items()]
 
+    def failed(self, now_ms: int) -> None:
+        """They may have been written or not: all is to be said anew, a while later."""
+        self.is_loaded = False
+        self._again_ms = now_ms + AGAIN_MS
+        self._said |= {request: edge for request, edge in self._saying.items() if edge is not None}
+
     def said(self, now_ms: int) -> None:
         """All the news were written."""
         self.is_loaded = True
+        self._again_ms = 0
         for request, edge in self._saying.items():
             if edge is None:
                 self._said.pop(request, None)

@@ -6,10 +6,12 @@ journal's names its culprit, and `lane_task` does the rest.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+import anyio
 from msgspec.structs import replace
 
 from keylane.journal.errors import JournalError, TooLarge
@@ -38,6 +40,8 @@ from keylane.schemas.items import Checkpoint
 from keylane.schemas.keys import BadKey
 from keylane.schemas.state import Member, Resource, Run, StateRecord
 
+log = logging.getLogger("keylane.router")
+
 INPUTS = (topics.RESULTS, topics.REQUESTS)
 """In the order in which a turn applies them: a renewal before what competes with it (why.md)."""
 TURN_RECORDS_MAX = 1_000
@@ -49,6 +53,8 @@ CLOCK_COMMIT_MS = 5_000
 IDLE_POLL_S = 1.0
 BEHIND_POLL_S = 0.05
 """While timers wait for what the log is known to hold: it comes by itself, so this is not to be a busy loop."""
+SAY_S = 0.5
+"""How long a turn may be held up by saying who waits for whom."""
 ANSWER_POLL_S = 0.02
 """While the graph of waits may say something of a link that was just written: no input wakes it for that."""
 KEY_CHARACTERS_MAX = 512
@@ -366,9 +372,19 @@ class LaneTurns:
         self._committed_ms = lane.own.clock_ms
 
     async def _say_waits(self) -> None:
-        """What the commit has changed of the lane's links. Written plainly: that it is said late, or by a lane that is
-        lost meanwhile, does no harm, and a lane that cannot say it is loaded again and says all of it."""
-        news = self.waits.news(self.lane)
-        if news:
-            await self._session.append(news)
-            self.waits.said(self._clock.now().clock_ms)
+        """What the commit has changed of the lane's links. Written plainly: that it is said late, twice, or by a lane
+        that is lost meanwhile does no harm. Trouble there is no reason to drop the lane, nor to hold it up for long:
+        all lanes of all routers write to that one partition."""
+        news = self.waits.news(self.lane, self._clock.now().clock_ms)
+        if not news:
+            return
+        why = f"not within {SAY_S:g} s"
+        with anyio.move_on_after(SAY_S):
+            try:
+                await self._session.append(news)
+                self.waits.said(self._clock.now().clock_ms)
+                return
+            except JournalError as error:
+                why = str(error)
+        log.warning("lane %d cannot say who waits, so that deadlocks are not seen: %s", self.lane.partition, why)
+        self.waits.failed(self._clock.now().clock_ms)

@@ -15,11 +15,11 @@ from keylane.journal.port import Record
 from keylane.router import turn
 from keylane.router.core.records import WaitChecked
 from keylane.router.core.step import STATES, TABLE
-from keylane.router.lane_waits import ANSWER_MS
+from keylane.router.lane_waits import AGAIN_MS, ANSWER_MS
 from keylane.router.setup import topic_specs
 from keylane.schemas import topics
 from keylane.schemas.codec import decode_wait
-from keylane.schemas.requests import Release
+from keylane.schemas.requests import Release, SessionEnded
 from keylane.schemas.waits import LaneLoaded, WaitEdge, edge_key, lane_key
 
 pytestmark = pytest.mark.anyio
@@ -154,17 +154,58 @@ class MuteJournal(MemoryJournal):
         return Mute(self.log, partition, inputs, state)
 
 
-async def test_a_lane_that_cannot_say_it_is_dropped_and_says_all_of_it_in_its_next_life() -> None:
+async def muted() -> MuteJournal:
+    """One in which nothing can be written to `waits`."""
     journal = MuteJournal(MemoryLog())
     await journal.create_topics(topic_specs(1, ("default",)))
     journal.mute(True)
-    with pytest.raises(Unavailable):
-        await one_waits(journal)
-    assert said(journal) == ["Queued r1", "Granted r1", "Queued r2"], "what it has committed stands"
+    return journal
+
+
+async def test_trouble_with_waits_is_none_of_the_lane_which_says_all_of_it_later() -> None:
+    """A lane that would be dropped for it would take all work of all lanes with it: `waits` is one partition."""
+    journal, clock = await muted(), Clock()
+    lane = await one_waits(journal, clock)
+    assert said(journal) == ["Queued r1", "Granted r1", "Queued r2"]
     journal.mute(False)
-    again = await begin(journal)
-    await again.turn()
-    assert waits(journal) == [loaded(2), edge("r2", "b", "a", claim=2)]
+    await put(journal, lock("r3", "c"))
+    await lane.turn()
+    assert waits(journal) == [], "not at every turn, since each attempt may hold it up"
+    clock.s += AGAIN_MS / 1_000
+    await put(journal, lock("r4", "d"))
+    await lane.turn()
+    assert waits(journal) == [loaded(1), *(edge(f"r{n}", waiter, "a") for n, waiter in ((2, "b"), (3, "c"), (4, "d")))]
+
+
+async def test_what_was_over_meanwhile_is_removed_also_where_it_is_not_known_whether_it_was_said() -> None:
+    journal, clock = await muted(), Clock()
+    journal.mute(False)
+    lane = await one_waits(journal, clock)
+    await put(journal, lock("r3", "c"))
+    journal.mute(True)
+    await lane.turn()
+    await put(journal, *(SessionEnded(id=f"end-{of}", session=of, secret=secret_of(of)) for of in "bc"))
+    await lane.turn()
+    journal.mute(False)
+    clock.s += AGAIN_MS / 1_000
+    await put(journal, lock("r4", "d"))
+    await lane.turn()
+    told = waits(journal)[2:]
+    assert told[0] == loaded(1) and told[-1] == edge("r4", "d", "a")
+    assert sorted(told[1:-1]) == [(edge_key(0, 1, "r2"), None), (edge_key(0, 1, "r3"), None)]
+
+
+async def test_waits_that_do_not_answer_hold_up_a_turn_for_a_moment_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def never(records: Sequence[Record]) -> None:
+        await anyio.sleep_forever()
+
+    monkeypatch.setattr(turn, "SAY_S", 0.01)
+    journal = await journal_of()
+    await put(journal, lock("r1", "a"), lock("r2", "b"))
+    lane = await begin(journal)
+    monkeypatch.setattr(lane.noted, "append", never)
+    with anyio.fail_after(5):
+        await lane.turn()
     assert said(journal) == ["Queued r1", "Granted r1", "Queued r2"]
 
 

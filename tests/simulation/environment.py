@@ -23,12 +23,12 @@ import keylane.receipts
 import keylane.views
 import keylane.waiting
 from keylane.journal.port import Journal
-from keylane.router import lane_task, service, waits_task
+from keylane.router import lane_task, service, turn, waits_task
 from keylane.workers import crew, group, holding, outbox, reading, runner
 
 WITH_ANYIO = (
     keylane.client, keylane.publishing, keylane.receipts, keylane.views, keylane.waiting, lane_task, service,
-    waits_task, crew, group, holding, outbox, reading, runner,
+    turn, waits_task, crew, group, holding, outbox, reading, runner,
 )  # fmt: skip
 PATIENCE: dict[Any, dict[str, float]] = {
     service: {"MEMBERSHIP_POLL_S": 4.0}, reading: {"POLL_S": 1.0}, keylane.receipts: {"POLL_TIMEOUT_S": 8.0},
