@@ -12,9 +12,20 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from keylane.changes import ChangeTicket
-    from keylane.client import Client, SubmitOptions
-    from keylane.errors import ConfigError, ErrorBody, KeylaneError, LockHeld, Refused, RunFailed, Unavailable
+    from keylane.client import Client
+    from keylane.errors import (
+        ConfigError,
+        ErrorBody,
+        KeylaneError,
+        LeaseLost,
+        LockHeld,
+        Refused,
+        RunFailed,
+        Unavailable,
+    )
     from keylane.events import EventStream
+    from keylane.lease import Lease
+    from keylane.locks import Credential, LockInfo
     from keylane.outcome import (
         Ended,
         Holding,
@@ -29,14 +40,18 @@ if TYPE_CHECKING:
         Wait,
     )
     from keylane.reviews import Review
+    from keylane.sessions import Session
+    from keylane.submitting import SubmitOptions
     from keylane.sync import SyncChangeTicket, SyncClient, SyncTicket
+    from keylane.sync_locks import SyncLease
     from keylane.waiting import Ticket
-    from keylane.workers import Done, Fail, Item, LeaseLost, Retry, Worker
+    from keylane.workers import Done, Fail, Item, Retry, Worker
 
 __all__ = [
     "ChangeTicket",
     "Client",
     "ConfigError",
+    "Credential",
     "Done",
     "Ended",
     "ErrorBody",
@@ -46,8 +61,10 @@ __all__ = [
     "Item",
     "Json",
     "KeylaneError",
+    "Lease",
     "LeaseLost",
     "LockHeld",
+    "LockInfo",
     "OnApprove",
     "Outcome",
     "Ownership",
@@ -57,10 +74,12 @@ __all__ = [
     "Retry",
     "Review",
     "RunFailed",
+    "Session",
     "Status",
     "SubmitOptions",
     "SyncChangeTicket",
     "SyncClient",
+    "SyncLease",
     "SyncTicket",
     "Ticket",
     "Touch",
@@ -71,17 +90,20 @@ __all__ = [
 
 _HOMES = {
     "keylane.changes": ("ChangeTicket",),
-    "keylane.client": ("Client", "SubmitOptions"),
+    "keylane.client": ("Client",),
     "keylane.errors": (
         "ConfigError",
         "ErrorBody",
         "KeylaneError",
+        "LeaseLost",
         "LockHeld",
         "Refused",
         "RunFailed",
         "Unavailable",
     ),
     "keylane.events": ("EventStream",),
+    "keylane.lease": ("Lease",),
+    "keylane.locks": ("Credential", "LockInfo"),
     "keylane.outcome": (
         "Ended",
         "Holding",
@@ -96,9 +118,12 @@ _HOMES = {
         "Wait",
     ),
     "keylane.reviews": ("Review",),
+    "keylane.sessions": ("Session",),
+    "keylane.submitting": ("SubmitOptions",),
     "keylane.sync": ("SyncChangeTicket", "SyncClient", "SyncTicket"),
+    "keylane.sync_locks": ("SyncLease",),
     "keylane.waiting": ("Ticket",),
-    "keylane.workers": ("Done", "Fail", "Item", "LeaseLost", "Retry", "Worker"),
+    "keylane.workers": ("Done", "Fail", "Item", "Retry", "Worker"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

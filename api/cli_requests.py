@@ -13,7 +13,7 @@ from keylane.cli_answers import CancelAnswered
 from keylane.cli_context import CommandContext, Context, UsageError
 
 if TYPE_CHECKING:
-    from keylane.client import SubmitOptions
+    from keylane.submitting import SubmitOptions
 
 Flag = Parameter(negative="")
 

@@ -9,20 +9,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import Self, TypedDict, Unpack
+from typing import Self, Unpack
 from uuid import uuid4
 
 import anyio
 
 from keylane import commands
 from keylane.changes import ChangeTicket
-from keylane.command_answers import CancelAnswer, CancelMachine, ToldMachine, not_told
+from keylane.command_answers import CancelAnswer, ToldMachine
 from keylane.conflicts import find_conflict, partition_of_id
-from keylane.errors import Refused, RunFailed, Unavailable, error_body, refusal, translated
+from keylane.errors import Refused, RunFailed, error_body, refusal, translated
 from keylane.events import EventStream
 from keylane.journal.connect import connect, resolve_url
 from keylane.journal.port import Journal
+from keylane.lease import Lease
+from keylane.locking import Locking
+from keylane.locks import Credential, LockInfo
 from keylane.outcome import Json, Outcome, Ownership, Position, Status
 from keylane.ownership import ownership
 from keylane.publishing import Publisher
@@ -31,32 +35,13 @@ from keylane.request_status import request_status
 from keylane.reviews import Review, parked_run, read_review
 from keylane.schemas.conflicts import ConflictResolved
 from keylane.schemas.event_parts import Verdict
-from keylane.schemas.events import Changed, Decided
+from keylane.schemas.events import Changed, Decided, Renewed
 from keylane.schemas.requests import Cancellation, Decision, Resolution, ResourceChange, WorkRequest
+from keylane.sessions import Session
+from keylane.submitting import SubmitOptions
 from keylane.ticket import TicketMachine
 from keylane.views import read_state
-from keylane.waiting import ANSWER_S, Ticket, Watch, settled
-
-
-class SubmitOptions(TypedDict, total=False):
-    """What `submit` and `run` take besides resource, action and payload; what each of them means."""
-
-    request_id: str | None
-    """Repeating a request under its id gets its first answer again. Default: a new one."""
-    idempotency_key: str | None
-    """Remembers accepted work for longer than a request id, and under any request id."""
-    expected_version: str | None
-    """The version of the resource that the request was decided on."""
-    coalesce_key: str | None
-    """Requests under one key are equal, whatever their payload."""
-    reject_if_busy: bool
-    """Be refused with `LOCK_HELD` instead of waiting."""
-    requires: Sequence[str]
-    """One of these actions must be the last completed one on the resource."""
-    deadline_s: float | None
-    """Withdrawn after so many seconds from acceptance, while it is not held."""
-    traceparent: str | None
-    """W3C trace context. Default: that of the current OpenTelemetry span, where there is one."""
+from keylane.waiting import Ticket, Watch
 
 
 class Client:
@@ -64,13 +49,15 @@ class Client:
 
     `url`: where the journal is; else `KEYLANE_URL`, else the embedded one in `./.keylane`. `actor`: who asks,
     for people; else `KEYLANE_ACTOR`, else user@host. Every method raises `Unavailable` when the journal does
-    not answer, and `Refused` for what was not accepted.
+    not answer, and `Refused` for what was not accepted. `session`: to which its locks belong; without one each
+    acquire is a session of its own.
     """
 
-    def __init__(self, url: str | None = None, *, actor: str | None = None) -> None:
+    def __init__(self, url: str | None = None, *, actor: str | None = None, session: Session | None = None) -> None:
         with translated():
             self.url = resolve_url(url, os.environ)
         self.actor = actor or commands.default_actor(os.environ)
+        self._session = session
 
     async def __aenter__(self) -> Self:
         with translated():
@@ -83,6 +70,7 @@ class Client:
                 with anyio.CancelScope(shield=True):
                     await self._journal.close()
                 raise
+        self._locking = Locking()
         self._tasks = anyio.create_task_group()
         await self._tasks.__aenter__()
         self._tasks.start_soon(self._receipts.run)
@@ -205,32 +193,8 @@ class Client:
         `TOO_LATE` when it had ended.
         """
         key = commands.checked_key(resource)
-        with translated():
-            partition = (await self._publisher.layout_now()).partition_of(key)
         command = Cancellation(id=uuid4().hex, resource=key, request=request_id, actor=self.actor)
-        watch = Watch(CancelMachine(command.id, request_id, partition))
-        for name in (command.id, request_id):
-            self._receipts.watch(watch, name)
-        try:
-            with translated():
-                await self._receipts.follow(partition)
-                # The answer may name the run alone. Read after the lane is followed, so that a merge is
-                # either in the state or seen as an event.
-                seen = await read_state(self._journal, partition)
-            known = request_status(seen, key, request_id)
-            if known is not None and known.run:
-                watch.machine.run = known.run
-                self._receipts.watch(watch, known.run)
-            record = commands.record_of(command, self._publisher.layout, commands.source_of(self.actor), None)
-            await self._publisher.publish([record], [watch])
-            if not await watch.until(settled, ANSWER_S):
-                raise Unavailable(f"no router answered the cancellation of {request_id} within {ANSWER_S:g} s")
-        finally:
-            self._receipts.drop(watch)
-        if watch.machine.error is not None:
-            raise not_told(watch.machine.error)
-        assert watch.machine.answer is not None
-        return watch.machine.answer
+        return await self._publisher.cancelled(command, commands.source_of(self.actor))
 
     async def changed(
         self,
@@ -354,6 +318,57 @@ class Client:
             layout = await self._publisher.layout_now()
             seen = await read_state(self._journal, layout.partition_of(key))
         return ownership(seen, key, layout.owner_of(key), commands.wall_ms())
+
+    def lock(
+        self, *resources: str, wait_s: float = 0, ttl_s: float | None = None
+    ) -> AbstractAsyncContextManager[Lease]:
+        """Hold resources for as long as the block runs: all of them, or none.
+
+        Renewed in the background at a third of each lease, which is `ttl_s` long (else as the router has it). Where
+        one is held by another, waits up to `wait_s` for it. Raises `LockHeld`, `Refused` (`DEADLOCK` with `cycle`
+        among them), `Unavailable`. On every way out what is held is given back; where it was lost meanwhile, leaving
+        the block raises `LeaseLost`, unless an exception is on its way already.
+        """
+        return self._locking.lock(*resources, wait_s=wait_s, ttl_s=ttl_s)
+
+    async def acquire(
+        self,
+        resource: str,
+        *,
+        session: Session | None = None,
+        hold: str = "",
+        wait_s: float = 0.0,
+        ttl_s: float | None = None,
+        explicit: bool | None = None,
+    ) -> Credential:
+        """Acquire one lock without keeping it: nothing renews it but `renew`. Returns what renews and releases it.
+
+        `session` may have it already under the same `hold`: then it is had again, under the same token. `explicit`:
+        the session may hold other locks, so that waiting can close a cycle; else so where a session was named.
+        Raises as `lock`. Failing or cancelled on the way it leaves nothing held.
+        """
+        return await self._locking.acquire(
+            resource, session=session, hold=hold, wait_s=wait_s, ttl_s=ttl_s, explicit=explicit
+        )
+
+    async def renew(self, credential: Credential, *, blocked: str | None = None) -> Renewed:
+        """Let the lease of a lock run anew; or with `blocked`, say why its holder cannot go on, which renews nothing.
+
+        Raises `LeaseLost` where it is not held any more.
+        """
+        return await self._locking.renew(credential, blocked=blocked)
+
+    async def release(self, credential: Credential) -> None:
+        """Give a lock back; one that was given back already is. Raises `LeaseLost` where it was lost before."""
+        await self._locking.release(credential)
+
+    async def end_session(self, session: Session) -> tuple[str, ...]:
+        """End a session: all that it holds or waits for goes. Returns the runs that ended, of all partitions."""
+        return await self._locking.end_session(session)
+
+    async def locks(self, resource: str | None = None, session_id: str | None = None) -> list[LockInfo]:
+        """The locks that are held or waited for, as of each lane's last commit: all, of one key, or of one session."""
+        return await self._locking.locks(resource, session_id)
 
     def events(self, resource: str | None = None, after: Position | None = None) -> EventStream:
         """What routers decide, as it happens: of one resource, or of all.

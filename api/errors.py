@@ -1,4 +1,4 @@
-"""What can go wrong, as callers of keylane see it: five kinds of error and the one envelope around them.
+"""What can go wrong, as callers of keylane see it: six kinds of error and the one envelope around them.
 
 Adapters' and layers' own exceptions are mapped to these at the edge of the face (`translated`); nothing else
 lives here. Exit codes are the command line's.
@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from keylane.journal import errors as journal_errors
-from keylane.schemas.errors import ErrorBody, KeylaneError, error_body
+from keylane.schemas.errors import ErrorBody, KeylaneError, LeaseLost, error_body
 
 if TYPE_CHECKING:
     from keylane.outcome import Outcome
@@ -20,6 +20,7 @@ __all__ = [
     "ConfigError",
     "ErrorBody",
     "KeylaneError",
+    "LeaseLost",
     "LiveWork",
     "LockHeld",
     "Refused",

@@ -1,5 +1,5 @@
 """Publishing commands: where they lie by the metadata of now, writing them until that is acknowledged, and a person's
-command until it is answered.
+command or a cancellation until it is answered.
 
 `Client` says what is published, `receipts` reads what is read back; here is neither.
 """
@@ -10,15 +10,17 @@ from collections.abc import Sequence
 
 import anyio
 
-from keylane.command_answers import CancelMachine, Told, ToldMachine, not_told
+from keylane.command_answers import CancelAnswer, CancelMachine, Told, ToldMachine, not_told
+from keylane.commands import record_of
 from keylane.errors import Unavailable, translated
 from keylane.journal import errors as journal_errors
 from keylane.journal.port import Journal, Record
 from keylane.layout import Layout
 from keylane.receipts import Receipts
-from keylane.schemas.requests import Decision, Resolution, ResourceChange
+from keylane.request_status import request_status
+from keylane.schemas.requests import Cancellation, Decision, Resolution, ResourceChange
 from keylane.ticket import TicketMachine
-from keylane.views import pinned_end, read_metadata
+from keylane.views import pinned_end, read_metadata, read_state
 from keylane.waiting import ANSWER_S, Watch, settled
 
 PUBLISH_S = 10.0
@@ -52,6 +54,34 @@ class Publisher:
             if not await watch.until(settled, ANSWER_S):
                 kind = type(command).__name__
                 raise Unavailable(f"no router answered {kind} {command.id} within {ANSWER_S:g} s; it stays on record")
+        finally:
+            self._receipts.drop(watch)
+        if watch.machine.error is not None:
+            raise not_told(watch.machine.error)
+        assert watch.machine.answer is not None
+        return watch.machine.answer
+
+    async def cancelled(self, command: Cancellation, source: str) -> CancelAnswer:
+        """Publish a cancellation, and return what it became. Raises `Refused`, `Unavailable`."""
+        with translated():
+            layout = await self.layout_now()
+        partition = layout.partition_of(command.resource)
+        watch = Watch(CancelMachine(command.id, command.request, partition))
+        for name in (command.id, command.request):
+            self._receipts.watch(watch, name)
+        try:
+            with translated():
+                await self._receipts.follow(partition)
+                # The answer may name the run alone. Read after the lane is followed, so that a merge is
+                # either in the state or seen as an event.
+                seen = await read_state(self._journal, partition)
+            known = request_status(seen, command.resource, command.request)
+            if known is not None and known.run:
+                watch.machine.run = known.run
+                self._receipts.watch(watch, known.run)
+            await self.publish([record_of(command, layout, source, None)], [watch])
+            if not await watch.until(settled, ANSWER_S):
+                raise Unavailable(f"no router answered the cancellation of {command.request} within {ANSWER_S:g} s")
         finally:
             self._receipts.drop(watch)
         if watch.machine.error is not None:

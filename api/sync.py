@@ -6,21 +6,25 @@ A blocking portal runs one `Client` in a thread of its own; there is no logic he
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from types import TracebackType
 from typing import Self, Unpack
 
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from keylane.changes import ChangeTicket
-from keylane.client import Client, SubmitOptions
+from keylane.client import Client
 from keylane.command_answers import CancelAnswer
+from keylane.locks import Credential, LockInfo
 from keylane.outcome import Json, Outcome, Ownership, Position, Status
 from keylane.reviews import Review
 from keylane.schemas.conflicts import ConflictResolved
 from keylane.schemas.event_parts import ChangeEffect, Verdict
-from keylane.schemas.events import AnyEvent, Changed, Decided
+from keylane.schemas.events import AnyEvent, Changed, Decided, Renewed
 from keylane.schemas.requests import ResourceChange, WorkRequest
+from keylane.sessions import Session
+from keylane.submitting import SubmitOptions
+from keylane.sync_locks import SyncLease
 from keylane.waiting import ANSWER_S, Ticket
 
 
@@ -60,8 +64,8 @@ class SyncChangeTicket:
 class SyncClient:
     """An agent's side of keylane, blocking. A context manager; see `Client` for every method."""
 
-    def __init__(self, url: str | None = None, *, actor: str | None = None) -> None:
-        self._client = Client(url, actor=actor)
+    def __init__(self, url: str | None = None, *, actor: str | None = None, session: Session | None = None) -> None:
+        self._client = Client(url, actor=actor, session=session)
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -164,6 +168,39 @@ class SyncClient:
     def who(self, resource: str) -> Ownership:
         """See `Client.who`."""
         return self._portal.call(self._client.who, resource)
+
+    def lock(self, *resources: str, wait_s: float = 0, ttl_s: float | None = None) -> AbstractContextManager[SyncLease]:
+        """See `Client.lock`."""
+        raise NotImplementedError
+
+    def acquire(
+        self,
+        resource: str,
+        *,
+        session: Session | None = None,
+        hold: str = "",
+        wait_s: float = 0.0,
+        ttl_s: float | None = None,
+        explicit: bool | None = None,
+    ) -> Credential:
+        """See `Client.acquire`."""
+        raise NotImplementedError
+
+    def renew(self, credential: Credential, *, blocked: str | None = None) -> Renewed:
+        """See `Client.renew`."""
+        return self._portal.call(lambda: self._client.renew(credential, blocked=blocked))
+
+    def release(self, credential: Credential) -> None:
+        """See `Client.release`."""
+        self._portal.call(self._client.release, credential)
+
+    def end_session(self, session: Session) -> tuple[str, ...]:
+        """See `Client.end_session`."""
+        return self._portal.call(self._client.end_session, session)
+
+    def locks(self, resource: str | None = None, session_id: str | None = None) -> list[LockInfo]:
+        """See `Client.locks`."""
+        return self._portal.call(self._client.locks, resource, session_id)
 
     def events(self, resource: str | None = None, after: Position | None = None) -> Iterator[AnyEvent]:
         """See `Client.events`. Starts at the first step; close the generator to let go."""

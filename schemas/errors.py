@@ -1,4 +1,5 @@
-"""The one envelope around everything that goes wrong, at every door (design section 9), and the exception with it."""
+"""The one envelope around everything that goes wrong, at every door (design section 9), and the exceptions that every
+layer above may raise."""
 
 from __future__ import annotations
 
@@ -48,3 +49,10 @@ def error_body(code: str, message: str) -> ErrorBody:
     """A body with the suggestion that belongs to `code`, where there is one."""
     known = REFUSALS.get(code)  # type: ignore[call-overload]  # handlers' codes are open
     return ErrorBody(code=code, message=message, suggestion=known.suggestion if known else "")
+
+
+class LeaseLost(KeylaneError):
+    """What was held is not its holder's any more: stop now, and change nothing. What it still reports is discarded."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(error_body("FENCED", message))

@@ -16,10 +16,11 @@ import anyio.to_thread
 import msgspec
 
 from keylane.schemas.base import ErrorDetail
+from keylane.schemas.errors import LeaseLost
 from keylane.schemas.items import WorkItem
 from keylane.schemas.results import Completed, Failed
 from keylane.schemas.topics import REQUEST_BYTES_MAX
-from keylane.workers.item import Done, Fail, Holding, Item, LeaseLost, Retry, StaleVersion, cut, raw
+from keylane.workers.item import Done, Fail, Holding, Item, Retry, StaleVersion, cut, raw
 
 log = logging.getLogger("keylane.workers")
 

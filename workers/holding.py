@@ -6,9 +6,10 @@ from collections.abc import Callable
 
 import anyio
 
+from keylane.schemas.errors import LeaseLost
 from keylane.schemas.items import WorkItem
 from keylane.schemas.results import Progress
-from keylane.workers.item import LeaseLost, Saved
+from keylane.workers.item import Saved
 from keylane.workers.outbox import Letter
 from keylane.workers.session import Session
 

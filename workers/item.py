@@ -12,7 +12,6 @@ import msgspec
 
 from keylane.schemas import items
 from keylane.schemas.base import NULL
-from keylane.schemas.errors import KeylaneError, error_body
 
 P = TypeVar("P")
 Json = Any
@@ -23,13 +22,6 @@ VERSION_CHARACTERS_MAX = 256
 TEXT_CHARACTERS_MAX = 1_000
 """What a handler writes for people (reasons, questions, errors) is cut to this."""
 QUESTIONS_MAX = 32
-
-
-class LeaseLost(KeylaneError):
-    """The item is not this handler's any more: stop now, and change nothing. Its result would be discarded."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(error_body("FENCED", message))
 
 
 class Fail(Exception):

@@ -6,7 +6,6 @@ import logging
 import os
 import signal
 import socket
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
@@ -21,6 +20,7 @@ from keylane.schemas import topics
 from keylane.telemetry.build import process_registry
 from keylane.telemetry.listener import listening
 from keylane.telemetry.pulse import Pulse
+from keylane.workers.clock import boottime_ms
 from keylane.workers.crew import Crew, Settings
 from keylane.workers.group import follow_group, group_of
 from keylane.workers.handler import AnyHandler, Handler, handler_of
@@ -35,13 +35,6 @@ FLUSH_S = 2.0
 SET_UP_S = 10.0
 """How long to wait for a router to set up the journal: the two may be started together."""
 SET_UP_POLL_S = 0.2
-# Counts suspend: on Linux only the first of the two does, on macOS the second.
-CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-
-
-def boottime_ms() -> int:
-    """Milliseconds on a clock that also runs while the machine is suspended."""
-    return time.clock_gettime_ns(CLOCK) // 1_000_000
 
 
 class Worker:

@@ -11,8 +11,9 @@ from typing import Any
 import anyio
 import pytest
 
+from keylane.schemas.errors import LeaseLost
 from keylane.testing import call
-from keylane.workers.item import Done, Fail, LeaseLost, Retry
+from keylane.workers.item import Done, Fail, Retry
 from keylane.workers.program import NoProgram, handler_running
 from keylane.workers.program_lines import (
     LINE_BYTES_MAX,
