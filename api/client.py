@@ -24,7 +24,8 @@ from keylane.errors import Refused, RunFailed, error_body, refusal, translated
 from keylane.events import EventStream
 from keylane.journal.connect import connect, resolve_url
 from keylane.journal.port import Journal
-from keylane.lease import Lease
+from keylane.lease import Lease, holding
+from keylane.lock_reports import LockReports
 from keylane.locking import Locking
 from keylane.locks import Credential, LockInfo
 from keylane.outcome import Json, Outcome, Ownership, Position, Status
@@ -70,9 +71,10 @@ class Client:
                 with anyio.CancelScope(shield=True):
                     await self._journal.close()
                 raise
-        self._locking = Locking()
         self._tasks = anyio.create_task_group()
         await self._tasks.__aenter__()
+        self._locking = Locking(self._publisher, self._receipts, self._tasks, actor=self.actor, session=self._session)
+        self._lock_reports = LockReports(self._journal, self._publisher, self._receipts, actor=self.actor)
         self._tasks.start_soon(self._receipts.run)
         return self
 
@@ -123,7 +125,7 @@ class Client:
             coalesce_key=coalesce_key,
             requires=tuple(requires),
             reject_if_busy=reject_if_busy,
-            deadline_ms=commands.deadline_ms(deadline_s),
+            deadline_ms=None if deadline_s is None else commands.milliseconds("deadline", deadline_s),
         )
         (ticket,) = await self.submit_all([request], traceparent=traceparent)
         return ticket
@@ -329,7 +331,7 @@ class Client:
         among them), `Unavailable`. On every way out what is held is given back; where it was lost meanwhile, leaving
         the block raises `LeaseLost`, unless an exception is on its way already.
         """
-        return self._locking.lock(*resources, wait_s=wait_s, ttl_s=ttl_s)
+        return holding(self._locking, resources, wait_s, ttl_s)
 
     async def acquire(
         self,
@@ -356,19 +358,19 @@ class Client:
 
         Raises `LeaseLost` where it is not held any more.
         """
-        return await self._locking.renew(credential, blocked=blocked)
+        return await self._lock_reports.renew(credential, blocked=blocked)
 
     async def release(self, credential: Credential) -> None:
         """Give a lock back; one that was given back already is. Raises `LeaseLost` where it was lost before."""
-        await self._locking.release(credential)
+        await self._lock_reports.release(credential)
 
     async def end_session(self, session: Session) -> tuple[str, ...]:
         """End a session: all that it holds or waits for goes. Returns the runs that ended, of all partitions."""
-        return await self._locking.end_session(session)
+        return await self._lock_reports.end_session(session)
 
     async def locks(self, resource: str | None = None, session_id: str | None = None) -> list[LockInfo]:
         """The locks that are held or waited for, as of each lane's last commit: all, of one key, or of one session."""
-        return await self._locking.locks(resource, session_id)
+        return await self._lock_reports.locks(resource, session_id)
 
     def events(self, resource: str | None = None, after: Position | None = None) -> EventStream:
         """What routers decide, as it happens: of one resource, or of all.

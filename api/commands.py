@@ -23,11 +23,21 @@ from keylane.journal.port import Record
 from keylane.layout import Layout
 from keylane.schemas import codec, topics
 from keylane.schemas.keys import BadKey, canonical_key
-from keylane.schemas.requests import Cancellation, Decision, Resolution, ResourceChange, WorkRequest
+from keylane.schemas.requests import (
+    Cancellation,
+    Decision,
+    LockRequest,
+    Release,
+    Renewal,
+    Resolution,
+    ResourceChange,
+    SessionEnded,
+    WorkRequest,
+)
 from keylane.schemas.times import rfc3339
 
 C = TypeVar("C", bound=WorkRequest | ResourceChange)
-Keyed = WorkRequest | Cancellation | ResourceChange | Decision
+Keyed = WorkRequest | LockRequest | Renewal | Release | Cancellation | ResourceChange | Decision
 """Commands that go to the lane of their resource."""
 
 
@@ -71,12 +81,12 @@ def encoded_payload(payload: object) -> msgspec.Raw:
         raise Refused(error_body("BAD_RECORD", f"the payload is not JSON: {error}")) from error
 
 
-def deadline_ms(deadline_s: float | None) -> int | None:
-    """A deadline as records have it. Raises `Refused` (`BAD_RECORD`) for what is no number of seconds."""
+def milliseconds(name: str, seconds: float) -> int:
+    """A time as records have it. Raises `Refused` (`BAD_RECORD`) for what is no number of seconds."""
     try:
-        return None if deadline_s is None else round(deadline_s * 1000)
+        return round(seconds * 1000)
     except (ValueError, OverflowError) as error:  # NaN, infinity
-        raise Refused(error_body("BAD_RECORD", f"deadline: {deadline_s} is no number of seconds")) from error
+        raise Refused(error_body("BAD_RECORD", f"{name}: {seconds} is no number of seconds")) from error
 
 
 def record_of(command: Keyed, layout: Layout, source: str, traceparent: str | None) -> Record:
@@ -85,7 +95,9 @@ def record_of(command: Keyed, layout: Layout, source: str, traceparent: str | No
     return record_at(command, layout.partition_of(command.resource), owner, source, traceparent)
 
 
-def record_at(command: Keyed | Resolution, partition: int, owner: str, source: str, traceparent: str | None) -> Record:
+def record_at(
+    command: Keyed | Resolution | SessionEnded, partition: int, owner: str, source: str, traceparent: str | None
+) -> Record:
     """As `record_of`, where lane and owning key are known."""
     key = owner.encode()
     value = codec.encode(command)

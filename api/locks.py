@@ -5,15 +5,12 @@ Plain immutable values, which print as JSON, and the fold from a lane's state. H
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Literal
 
 import msgspec
 
-from keylane.layout import Layout
 from keylane.schemas.state import Run
 from keylane.views import LaneView, wall
-from keylane.waits import queue_of
 
 LockState = Literal["waiting", "claimed", "held", "blocked", "stopping"]
 """`claimed`: its turn has come after a wait, and its requester has not said yet that it is still there. `blocked`: its
@@ -68,23 +65,25 @@ class LockInfo(msgspec.Struct, frozen=True, kw_only=True):
     lease_ends: str | None = None
     """Held: when it is lost unless it is renewed. `claimed`: unless it is claimed."""
     position: int | None = None
-    """Waiting: how many are before it."""
+    """Waiting: how many are before it; 0 is next."""
     blocked: str | None = None
     """Why its holder cannot go on, in its own words."""
 
 
-def lock_infos(view: LaneView, layout: Layout, resource: str | None, session_id: str | None) -> Iterator[LockInfo]:
-    """The locks of a lane that are not over, in acceptance order; of one key, or one session, where these are named."""
-    chosen = (
-        run
-        for run in view.runs.values()
-        if run.lock is not None
-        and run.state != "Done"
-        and session_id in (None, run.lock.session)
-        and layout.concerns(run, resource)
-    )
-    for run in sorted(chosen, key=lambda run: run.order):
-        yield _info(view, run)
+def lock_infos(view: LaneView, owner: str | None, session_id: str | None) -> list[LockInfo]:
+    """The locks of a lane that are not over, in acceptance order; on one owning key, or of one session, where these are
+    named."""
+    by_owner: dict[str, list[Run]] = {}
+    for run in sorted(view.runs.values(), key=lambda run: run.order):
+        if run.state != "Done" and owner in (None, run.owner):
+            by_owner.setdefault(run.owner, []).append(run)
+    locks = [
+        (run, beside)
+        for beside in by_owner.values()
+        for run in beside
+        if run.lock is not None and session_id in (None, run.lock.session)
+    ]
+    return [_info(view, run, beside) for run, beside in sorted(locks, key=lambda each: each[0].order)]
 
 
 def lock_state(run: Run) -> LockState:
@@ -98,10 +97,12 @@ def lock_state(run: Run) -> LockState:
     return "held" if run.blocked is None else "blocked"
 
 
-def _info(view: LaneView, run: Run) -> LockInfo:
+def _info(view: LaneView, run: Run, beside: list[Run]) -> LockInfo:
+    """`beside`: the runs on its owning key that are not over, itself among them, in acceptance order."""
     assert run.lock is not None
-    queue = queue_of(view, run.owner)
     is_held = run.state == "Held"
+    holder = next((each.holder for each in beside if each.state == "Held"), None)
+    waiting = [each.id for each in beside if each.state != "Held"]
     return LockInfo(
         resource=run.resource,
         owner=run.owner,
@@ -109,11 +110,11 @@ def _info(view: LaneView, run: Run) -> LockInfo:
         session=run.lock.session,
         hold=run.lock.hold,
         actor=run.actor,
-        holder=None if queue.held is None else queue.held.holder,
+        holder=holder,
         state=lock_state(run),
         token=run.token if is_held else None,
         since=run.since if is_held else run.accepted or wall(view, run.accepted_ms),
         lease_ends=None if run.lease_until_ms is None else wall(view, run.lease_until_ms),
-        position=None if is_held else queue.waiting.index(run),
+        position=None if is_held else waiting.index(run.id),
         blocked=run.blocked,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from keylane.schemas.events import (
+    AgentSessionEnded,
     AnyEvent,
     ApprovalVoided,
     AttemptFailed,
@@ -27,6 +28,16 @@ from keylane.schemas.events import (
     Withdrawn,
 )
 
+COMMANDS: dict[type, str] = {
+    Refused: "request",
+    SentOn: "request",
+    CancellationKept: "cancellation",
+    Changed: "change",
+    Resolved: "resolution",
+    AgentSessionEnded: "ended",
+}
+"""Where an event that is about one command alone says its id."""
+
 
 def dead_letter_name(topic: str, offset: int) -> str:
     """The name under which a record that became a dead letter is known. No id holds a line feed."""
@@ -35,21 +46,15 @@ def dead_letter_name(topic: str, offset: int) -> str:
 
 def names(event: AnyEvent) -> tuple[str, ...]:
     """The requests, commands, runs and records that `event` is about."""
+    if (said := COMMANDS.get(type(event))) is not None:
+        return (getattr(event, said),)
     match event:
         case Queued() | Coalesced() | Parked() | Withdrawn():
             return (event.request, event.run) if event.request != event.run else (event.run,)
         case Granted() | Ended():
             return tuple(dict.fromkeys((*event.requests, event.run)))
-        case Refused() | SentOn():
-            return (event.request,)
-        case CancellationKept():
-            return (event.cancellation,)
         case Decided():
             return tuple(dict.fromkeys((event.decision, event.request, event.run)))
-        case Changed():
-            return (event.change,)
-        case Resolved():
-            return (event.resolution,)
         case (
             Renewed() | Progressed() | StopAsked() | AttemptFailed() | Lost() | Fenced() | Delayed() | ApprovalVoided()
         ):

@@ -7,6 +7,7 @@ command or a cancellation until it is answered.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import anyio
 
@@ -19,7 +20,6 @@ from keylane.layout import Layout
 from keylane.receipts import Receipts
 from keylane.request_status import request_status
 from keylane.schemas.requests import Cancellation, Decision, Resolution, ResourceChange
-from keylane.ticket import TicketMachine
 from keylane.views import pinned_end, read_metadata, read_state
 from keylane.waiting import ANSWER_S, Watch, settled
 
@@ -89,21 +89,22 @@ class Publisher:
         assert watch.machine.answer is not None
         return watch.machine.answer
 
-    async def publish(
-        self,
-        records: Sequence[Record],
-        watches: Sequence[Watch[TicketMachine] | Watch[CancelMachine] | Watch[ToldMachine]],
-    ) -> None:
-        """Write commands, and again under their ids while it is not known whether they were written."""
+    async def publish(self, records: Sequence[Record], watches: Sequence[Watch[Any]]) -> None:
+        """As `write`, for commands each of which is watched: no more, where they cannot be written."""
         try:
-            with translated():
-                offsets = await self._written(records)
+            offsets = await self.write(records)
         except BaseException:
             for watch in watches:
                 self._receipts.drop(watch)
             raise
         for watch, offset in zip(watches, offsets, strict=True):
             self._receipts.published(watch, offset)
+
+    async def write(self, records: Sequence[Record]) -> list[int]:
+        """Write commands, and again under their ids while it is not known whether they were written. Raises
+        `Unavailable`, `Refused` (`TOO_LARGE`), `ConfigError`."""
+        with translated():
+            return await self._written(records)
 
     async def _written(self, records: Sequence[Record]) -> list[int]:
         give_up_s = anyio.current_time() + PUBLISH_S

@@ -53,20 +53,36 @@ def failure(status: OutcomeStatus, detail: ErrorDetail | None, superseded_by: st
 
 
 def refused_body(event: Refused, partition: int) -> ErrorBody:
-    """A refusal as an error. The lease's end is turned to wall time here: it is for people."""
+    """A refusal as an error."""
+    recorded = event.code in REFUSALS_WITH_ARTIFACT and not event.repeat
+    if event.code == "LOCK_HELD" and event.command == "LockRequest":
+        recorded = False  # of locks nothing clashed: one was asked for, and is had already
+    return _in_the_way(event, error_body(event.code, event.message), f"{partition}-{event.seq}" if recorded else None)
+
+
+def ended_body(event: Ended, partition: int) -> ErrorBody | None:
+    """Why a lock that was accepted was not had; None where it was given back."""
+    body = failure(event.status, event.error, event.superseded_by)
+    if body is None:
+        return None
+    recorded = body.code == "DEADLOCK" and not event.repeat
+    return _in_the_way(event, body, f"{partition}-{event.seq}" if recorded else None)
+
+
+def _in_the_way(event: Refused | Ended, body: ErrorBody, conflict_id: str | None) -> ErrorBody:
+    """With who is in the way. The lease's end is turned to wall time here: it is for people."""
     expires_at = None
     if event.lease_expires_in_ms is not None:
         expires_at = rfc3339(datetime.fromisoformat(event.time).timestamp() + event.lease_expires_in_ms / 1_000)
-    recorded = event.code in REFUSALS_WITH_ARTIFACT and not event.repeat
     return replace(
-        error_body(event.code, event.message),
+        body,
         retry_after_ms=event.retry_after_ms,
         holder=event.holder,
         held_since=event.held_since,
         lease_expires_at=expires_at,
         position=event.position,
         cycle=event.cycle,
-        conflict_id=f"{partition}-{event.seq}" if recorded else None,
+        conflict_id=conflict_id,
     )
 
 

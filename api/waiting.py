@@ -40,12 +40,20 @@ class Watch(Generic[M]):
         self.machine = machine
         self.failure: str | None = None
         self.names: set[str] = set()
+        self.listener: Callable[[], None] | None = None
+        """Called at each wake too, for who waits for several."""
         self._changed = anyio.Event()
 
     def wake(self) -> None:
         """Let those who wait look again."""
         self._changed.set()
         self._changed = anyio.Event()
+        if self.listener is not None:
+            self.listener()
+
+    async def changed(self) -> None:
+        """Wait until the machine was fed again, or nothing more will come."""
+        await self._changed.wait()
 
     async def until(self, reached: Callable[[M], bool], timeout_s: float | None) -> bool:
         """Whether the machine got there within `timeout_s`. Raises `Unavailable` when it never will."""
