@@ -24,7 +24,7 @@ from keylane.schemas.events import AnyEvent, Changed, Decided, Renewed
 from keylane.schemas.requests import ResourceChange, WorkRequest
 from keylane.sessions import Session
 from keylane.submitting import SubmitOptions
-from keylane.sync_locks import SyncLease
+from keylane.sync_locks import SyncLease, interruptible, locked
 from keylane.waiting import ANSWER_S, Ticket
 
 
@@ -171,7 +171,7 @@ class SyncClient:
 
     def lock(self, *resources: str, wait_s: float = 0, ttl_s: float | None = None) -> AbstractContextManager[SyncLease]:
         """See `Client.lock`."""
-        raise NotImplementedError
+        return locked(self._portal, self._client.lock(*resources, wait_s=wait_s, ttl_s=ttl_s))
 
     def acquire(
         self,
@@ -183,8 +183,14 @@ class SyncClient:
         ttl_s: float | None = None,
         explicit: bool | None = None,
     ) -> Credential:
-        """See `Client.acquire`."""
-        raise NotImplementedError
+        """See `Client.acquire`. Interrupted on the way (KeyboardInterrupt) it leaves nothing held."""
+        return interruptible(
+            self._portal,
+            lambda: self._client.acquire(
+                resource, session=session, hold=hold, wait_s=wait_s, ttl_s=ttl_s, explicit=explicit
+            ),
+            self._client.release,
+        )
 
     def renew(self, credential: Credential, *, blocked: str | None = None) -> Renewed:
         """See `Client.renew`."""
