@@ -42,6 +42,8 @@ class LeaseShown(msgspec.Struct, frozen=True, kw_only=True):
     as_of: str
     blocked: str | None = None
     stopping: bool = False
+    claimed: bool = False
+    """A lock whose turn has come after a wait: its requester has so long to say that it is still there."""
 
 
 class LaneLag(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,6 +83,7 @@ async def leases(journal: Journal, partition: int, read: Callable[[int], None]) 
             as_of=rfc3339(view.wall_ms / 1_000),
             blocked=run.blocked,
             stopping=run.stop is not None,
+            claimed=run.unclaimed,
         )
         for run in view.runs.values()
         if run.state == "Held"

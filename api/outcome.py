@@ -18,7 +18,8 @@ Json: TypeAlias = Any
 
 OutcomeStatus = Literal["completed", "failed", "cancelled", "superseded", "rejected", "expired", "refused"]
 HoldingState = Literal["claimed", "leased", "applying", "blocked", "stopping", "stale_lease"]
-"""`claimed`: granted, and its worker has not said yet that it read the item. `leased`: read, no progress reported.
+"""`claimed`: granted, and its worker has not said yet that it read the item; of a lock that had to wait: its requester has
+not said yet that it is still there. `leased`: read, no progress reported; a lock is that while it is held.
 `applying`: progress was reported. `blocked`: its holder says that it cannot go on, and no progress renews the lease.
 `stopping`: its holder was asked to stop. `stale_lease`: the lease's time, or its worker's, has passed by the wall clock
 since the lane's last commit, and the lane has not ended it: nobody routes here, or it is about to be ended."""
@@ -62,7 +63,7 @@ class Wait(msgspec.Struct, frozen=True, kw_only=True):
 
     reason: WaitReason
     policy: WaitPolicy | None = None
-    """None: only a worker's free slot is missing."""
+    """None: only a worker's free slot is missing, or it is a lock: these wait for their turn, whatever the policies."""
     holder: str | None = None
     """Who holds the resource meanwhile, whatever the reason is. Agent-written, as `behind`."""
     behind: str | None = None
@@ -133,11 +134,11 @@ class Holding(msgspec.Struct, frozen=True, kw_only=True):
     lease_left_ms: int
     lease_ends: str
     """Wall time, RFC 3339, about. After it the attempt is lost."""
-    renewed_by: Literal["progress"] = "progress"
-    """What renews the lease: its worker being alive does not."""
+    renewed_by: Literal["progress", "renewal"] = "progress"
+    """What renews the lease: its worker being alive does not. `renewal`: it is a lock."""
     on_loss: OnLoss | Literal["end"]
     """What becomes of the run then: another attempt; or this was the last: it fails, or a person is asked. `end`: its
-    holder was asked to stop, and it ends in the way that it was asked for."""
+    holder was asked to stop, and it ends in the way that it was asked for; or it is a lock, and just ends."""
 
 
 class OnApprove(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,6 +6,7 @@ A pure function of a `LaneView` and of the wall time at which it is asked.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Literal
 
 from keylane.outcome import (
     Ended,
@@ -16,7 +17,7 @@ from keylane.outcome import (
     Pending,
     Touch,
 )
-from keylane.schemas.state import Resource, Run
+from keylane.schemas.state import OnLoss, Resource, Run
 from keylane.schemas.times import rfc3339
 from keylane.ticket import failure
 from keylane.views import LaneView, wall
@@ -63,7 +64,6 @@ def _holding(queue: Queue, run: Run, wall_ms: int) -> Holding:
     assert run.token is not None and run.lease_until_ms is not None
     view = queue.view
     state = _holding_state(view, run, wall_ms)
-    on_loss = "retry" if state == "claimed" else run.on_loss  # what nobody has read was no attempt
     return Holding(
         holder=run.holder,
         run=run.id,
@@ -80,13 +80,20 @@ def _holding(queue: Queue, run: Run, wall_ms: int) -> Holding:
         since=run.since,
         lease_left_ms=max(0, run.lease_until_ms - view.clock_ms),
         lease_ends=wall(view, run.lease_until_ms),
-        on_loss=on_loss if run.stop is None else "end",
+        renewed_by="progress" if run.lock is None else "renewal",
+        on_loss=_on_loss(run, state),
     )
+
+
+def _on_loss(run: Run, state: HoldingState) -> OnLoss | Literal["end"]:
+    if run.lock is not None or run.stop is not None:
+        return "end"
+    return "retry" if state == "claimed" else run.on_loss  # what nobody has read was no attempt
 
 
 def _holding_state(view: LaneView, run: Run, wall_ms: int) -> HoldingState:
     assert run.lease_until_ms is not None
-    session = view.sessions.get(run.session)
+    session = view.sessions.get(run.session) if run.lock is None else None
     ends_ms = run.lease_until_ms if session is None else min(run.lease_until_ms, session.lapses_ms)
     if ends_ms <= view.clock_ms + (wall_ms - view.wall_ms):
         return "stale_lease"
@@ -94,8 +101,10 @@ def _holding_state(view: LaneView, run: Run, wall_ms: int) -> HoldingState:
         return "stopping"
     if run.blocked is not None:
         return "blocked"
-    if session is not None and run.number > session.read:
+    if run.unclaimed or (session is not None and run.number > session.read):
         return "claimed"
+    if run.lock is not None:
+        return "leased"
     was_renewed = run.lease_until_ms > run.since_ms + run.lease_ms
     return "applying" if was_renewed or (run.checkpoint is not None and run.previous_end is None) else "leased"
 

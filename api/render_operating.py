@@ -48,6 +48,8 @@ def _lease_rows(lease: LeaseShown) -> Iterator[Row]:
     ]
     if lease.requests > 1:
         words.append(f"for {lease.requests} requests")
+    if lease.claimed:
+        words.append("not claimed yet")
     if lease.stopping:
         words.append("asked to stop")
     yield "; ".join(words), "" if lease.lease_left_ms else "yellow"

@@ -39,17 +39,25 @@ def _holding_rows(held: Holding) -> Iterator[Row]:
     state, left_s = held.state.replace("_", " "), held.lease_left_ms / 1_000
     yield f"  held by {line(held.holder)} (token {held.token}, {state}, {left_s:.0f} s left)", "cyan"
     by = f" for {line(held.actor)}" if held.actor else ""
-    yield f"    {line(held.action)} {line(held.run)}{by}, attempt {held.attempt}, since {line(held.since)}", ""
+    attempt = f", attempt {held.attempt}" if held.renewed_by == "progress" else ""
+    yield f"    {line(held.action)} {line(held.run)}{by}{attempt}, since {line(held.since)}", ""
     if held.state == "stale_lease":
         yield f"    its time was over at {line(held.lease_ends)}, and no router has ended it", "yellow"
     elif held.blocked is not None:
         yield (
-            f"    blocked: {line(held.blocked)}; lost at {line(held.lease_ends)}, then {ON_LOSS[held.on_loss]}",
+            f"    blocked: {line(held.blocked)}; lost at {line(held.lease_ends)}, then {_after(held)}",
             "yellow",
         )
     else:
-        yield f"    lost at {line(held.lease_ends)}, unless progress renews it; then {ON_LOSS[held.on_loss]}", ""
+        unless = "progress renews it" if held.renewed_by == "progress" else "its holder renews it"
+        yield f"    lost at {line(held.lease_ends)}, unless {unless}; then {_after(held)}", ""
     yield from _handed_rows(held.handed_off, held.previous_end)
+
+
+def _after(held: Holding) -> str:
+    if held.renewed_by == "renewal" and held.state != "stopping":
+        return "the next one has it"
+    return ON_LOSS[held.on_loss]
 
 
 def _handed_rows(handed_off: bool, previous_end: str | None) -> Iterator[Row]:

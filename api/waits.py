@@ -60,6 +60,8 @@ def wait_of(queue: Queue, run: Run, deadline_ms: int | None = None) -> Wait:
     if deadline_ms is None:
         deadline_ms = _last_deadline_ms(queue.members[run.id])
     reason, policy, since, until_ms = _grounds(queue, run, before)
+    if run.lock is not None:
+        policy = None
     ends = [each for each in (run.expires_ms, deadline_ms) if each is not None]
     return Wait(
         reason=reason,
@@ -107,7 +109,7 @@ def on_approve(queue: Queue, run: Run) -> OnApprove:
     version = run.expected_version if resource is None or resource.version is None else resource.version
     ahead = [each for each in queue.waiting if each.order < run.order and _goes_first(view, each)]
     first = ahead if queue.held is None else [queue.held, *ahead]
-    ending = [each.id for each in first if each.resource == run.resource]
+    ending = [each.id for each in first if each.resource == run.resource and each.lock is None]
     then: Approved = "waits" if first else "granted"
     if resource is not None and resource.version is None and run.expected_version in resource.superseded:
         then = "refused"
