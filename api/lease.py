@@ -212,6 +212,8 @@ async def holding(
     locking: Locking, resources: Sequence[str], wait_s: float, ttl_s: float | None
 ) -> AsyncIterator[Lease]:
     """See `Client.lock`."""
+    if not resources:
+        raise ValueError("lock: name at least one resource")
     lease = Lease(locking)
     await lease.take_all(resources, wait_s, ttl_s)
     try:

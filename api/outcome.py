@@ -18,11 +18,11 @@ Json: TypeAlias = Any
 
 OutcomeStatus = Literal["completed", "failed", "cancelled", "superseded", "rejected", "expired", "refused"]
 HoldingState = Literal["claimed", "leased", "applying", "blocked", "stopping", "stale_lease"]
-"""`claimed`: granted, and its worker has not said yet that it read the item; or, of a lock that had to wait, its requester
-that it is still there. `leased`: read, no progress reported; a lock that is held. `applying`: progress was reported.
-`blocked`: its holder says that it cannot go on, and nothing renews the lease. `stopping`: its holder was asked to stop.
-`stale_lease`: the lease's time, or its worker's, has passed by the wall clock since the lane's last commit, and the lane
-has not ended it: nobody routes here, or it is about to be ended."""
+"""`claimed`: granted, and its worker has not said yet that it read the item; or, of a lock that had to wait, its
+requester that it is still there. `leased`: read, no progress reported; a lock that is held. `applying`: progress was
+reported. `blocked`: its holder says that it cannot go on, and nothing renews the lease. `stopping`: its holder was
+asked to stop. `stale_lease`: the lease's time, or its worker's, has passed by the wall clock since the lane's last
+commit, and the lane has not ended it: nobody routes here, or it is about to be ended."""
 PendingState = Literal["waiting", "waiting_on_review"]
 OwnershipState = HoldingState | PendingState | Literal["handed_off", "conflict_detected"]
 """`handed_off`: a run has progress that an earlier holder saved. `conflict_detected`: a conflict artifact is open."""
