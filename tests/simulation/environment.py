@@ -18,8 +18,12 @@ from simulation.process import current
 
 import keylane.client
 import keylane.commands
+import keylane.lease
+import keylane.lock_reports
+import keylane.locking
 import keylane.publishing
 import keylane.receipts
+import keylane.sessions
 import keylane.views
 import keylane.waiting
 from keylane.journal.port import Journal
@@ -27,8 +31,8 @@ from keylane.router import lane_task, service, turn, waits_task
 from keylane.workers import crew, group, holding, outbox, reading, runner
 
 WITH_ANYIO = (
-    keylane.client, keylane.publishing, keylane.receipts, keylane.views, keylane.waiting, lane_task, service,
-    turn, waits_task, crew, group, holding, outbox, reading, runner,
+    keylane.client, keylane.lease, keylane.lock_reports, keylane.locking, keylane.publishing, keylane.receipts,
+    keylane.views, keylane.waiting, lane_task, service, turn, waits_task, crew, group, holding, outbox, reading, runner,
 )  # fmt: skip
 PATIENCE: dict[Any, dict[str, float]] = {
     service: {"MEMBERSHIP_POLL_S": 4.0}, reading: {"POLL_S": 1.0}, keylane.receipts: {"POLL_TIMEOUT_S": 8.0},
@@ -56,9 +60,13 @@ def _patches(journals: dict[str, Journal]) -> Iterator[tuple[Any, str, Any]]:
     for module, constants in PATIENCE.items():
         yield from ((module, name, value) for name, value in constants.items())
     yield keylane.client, "connect", connect
-    yield keylane.client, "uuid4", Ids()
+    ids = Ids()
+    for named in (keylane.client, keylane.lease, keylane.lock_reports, keylane.locking):
+        yield named, "uuid4", ids
+    yield keylane.sessions, "token_urlsafe", lambda size: f"{ids().hex:-<{size}}"
     yield keylane.commands, "time", SimpleNamespace(time=lambda: current().process.wall_s())
-    yield runner, "boottime_ms", lambda: current().process.boot_ms()
+    for counting in (runner, keylane.lease, keylane.locking):
+        yield counting, "boottime_ms", lambda: current().process.boot_ms()
     yield service, "LaneMeter", SimulatedMeter
 
 
