@@ -8,7 +8,7 @@ from functools import partial
 import anyio
 import pytest
 from anyio.abc import TaskStatus
-from lock_states import DEADLINE_S, Looker, looking
+from e2e.lock_states import DEADLINE_S, Looker, looking
 
 from keylane import Client, Credential, LeaseLost, LockHeld, Refused, Session
 from keylane.journal.connect import connect
