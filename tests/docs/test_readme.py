@@ -23,9 +23,10 @@ def commands(block: str) -> list[list[str]]:
 
 
 def test_the_example_of_ten_lines(tmp_path: Path) -> None:
-    worker, agent = PYTHON
+    worker, agent, lock = PYTHON
     (tmp_path / "restarts.py").write_text(worker)
     (tmp_path / "agent.py").write_text(agent)
+    (tmp_path / "lock.py").write_text(lock)
     up, work, submit = commands(SHELL[0])
     url = f"sqlite:///{tmp_path}/.keylane/journal.db"
     with (
@@ -39,6 +40,16 @@ def test_the_example_of_ten_lines(tmp_path: Path) -> None:
             )
             assert done.returncode == 0, done.stderr
             assert "deploy://api-prod" in done.stdout
+        said = subprocess.run(
+            [sys.executable, "lock.py"],
+            cwd=tmp_path,
+            env=environ,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        ).stdout
+        assert said.startswith("held under {'github://acme/app/issues/42': ")
 
 
 def test_every_command_of_the_table_is_there() -> None:
