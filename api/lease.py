@@ -75,8 +75,8 @@ class Lease:
         """Renew now. With `blocked`, say why its holder cannot go on instead: nothing renews it from then on, until
         `renew()` says that it goes on. Raises LeaseLost, Unavailable."""
         self.check()
-        self._blocked = blocked is not None
-        sent = await self._locking.send_renewals(self._locks, blocked)
+        self._blocked = bool(blocked)
+        sent = await self._locking.send_renewals(self._locks, blocked or None)
         await self._locking.answered(self._locks, sent, "renewal")
         self.check()
 

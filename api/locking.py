@@ -223,14 +223,33 @@ class Locking:
             self._receipts.drop(watch)
 
     async def write_shielded(self, given_up: Sequence[Cancellation | Release]) -> bool:
-        """Publish what gives locks back, for a bounded time and whatever the caller does. Returns whether it is on
-        record."""
+        """Publish what gives locks back, for a bounded time and whatever becomes of the caller. Returns whether it is
+        on record."""
+        written, over = False, anyio.Event()
+
+        async def write() -> None:
+            nonlocal written
+            try:
+                with anyio.CancelScope(shield=True):
+                    written = await self._written(given_up)
+            finally:
+                over.set()
+
         if not given_up:
             return True
+        # A task of its own: an asyncio task can be cancelled through any shield, and a client waits for its tasks.
         try:
-            with anyio.move_on_after(UNDO_S, shield=True):
-                with translated():
-                    await self._publisher.layout_now()
+            self.tasks.start_soon(write)
+        except RuntimeError:
+            return False  # the client was closed meanwhile
+        with anyio.CancelScope(shield=True):
+            await over.wait()
+        return written
+
+    async def _written(self, given_up: Sequence[Cancellation | Release]) -> bool:
+        try:
+            with anyio.move_on_after(UNDO_S), translated():
+                await self._publisher.layout_now()
                 await self._publisher.write([self._record(each) for each in given_up])
                 return True
             why = f"not within {UNDO_S:g} s"

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Sequence
 from functools import partial
 
 import anyio
+import anyio.lowlevel
 import pytest
 from anyio.abc import TaskStatus
 from e2e.lock_states import DEADLINE_S, Looker, looking
 
-from keylane import Client, Credential, LeaseLost, LockHeld, Refused, Session
+from keylane import Client, Credential, LeaseLost, LockHeld, Refused, Session, Unavailable
 from keylane.journal.connect import connect
-from keylane.journal.port import Place
+from keylane.journal.memory import MemoryJournal
+from keylane.journal.port import Place, Record
 from keylane.router import config
 from keylane.router.core.policy import LockPolicy
 from keylane.schemas import events, topics
@@ -276,6 +279,56 @@ async def test_who_gives_up_waiting_waits_no_more(ann: Client, ben: Client, lock
                 pass
         assert waiting.cancelled_caught
         await locks.until(("ann", "held"))
+
+
+async def test_a_task_that_is_cancelled_again_while_it_gives_back_leaves_nothing(
+    ann: Client, ben: Client, locks: Looker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As asyncio does it, through any shield: a second Ctrl-C, or a timeout around a group that is cancelled."""
+    append = MemoryJournal.append
+
+    async def slow(self: MemoryJournal, records: Sequence[Record]) -> list[int]:
+        for _ in range(10):
+            await anyio.lowlevel.checkpoint()
+        return await append(self, records)
+
+    monkeypatch.setattr(MemoryJournal, "append", slow)
+
+    async def have() -> None:
+        async with ben.lock(OTHER, KEY, wait_s=DEADLINE_S):
+            await anyio.sleep_forever()
+
+    async def cancelled_again(task: asyncio.Task[None]) -> None:
+        for _ in range(4):
+            task.cancel()
+            await anyio.lowlevel.checkpoint()
+        await asyncio.gather(task, return_exceptions=True)
+
+    task = asyncio.create_task(have())
+    await locks.until(("ben", "held"), ("ben", "held"))
+    await cancelled_again(task)
+    await locks.until()
+    async with ann.lock(KEY):
+        task = asyncio.create_task(have())
+        await locks.until(("ann", "held"), ("ben", "held"), ("ben", "waiting"))
+        await cancelled_again(task)
+        await locks.until(("ann", "held"))
+
+
+async def test_who_waits_when_its_client_is_closed_waits_no_more(url: str, ann: Client, locks: Looker) -> None:
+    failed: list[Unavailable] = []
+
+    async def wait(client: Client) -> None:
+        with pytest.raises(Unavailable) as closed:
+            await client.acquire(KEY, wait_s=DEADLINE_S)
+        failed.append(closed.value)
+
+    async with ann.lock(KEY), anyio.create_task_group() as tasks:
+        async with Client(url, actor="ben") as ben:
+            tasks.start_soon(wait, ben)
+            await locks.until(("ann", "held"), ("ben", "waiting"))
+        await locks.until(("ann", "held"))
+    assert len(failed) == 1
 
 
 async def test_given_up_just_when_its_turn_comes_nothing_is_left_held(ann: Client, ben: Client, locks: Looker) -> None:
