@@ -143,7 +143,8 @@ class Locking:
             raise Unavailable(f"no router answered {said} within {ANSWER_S:g} s{trouble}; it was withdrawn")
         if not await taken.watch.until(lambda m: m.standing != "waiting", wait_s + ANSWER_S):
             raise Unavailable(f"no router ended the wait of {said} when {wait_s:g} s were over; it was withdrawn")
-        if machine.standing == "granted":
+        if machine.standing == "granted" or (machine.standing == "held" and machine.until_ms <= boottime_ms()):
+            # After a wait it is to be claimed. What lay unread for longer than its lease is renewed before it is had.
             await self.answered([taken], await self.send_renewals([taken], None), "claim")
         if machine.error is not None:
             raise not_told(machine.error)

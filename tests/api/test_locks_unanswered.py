@@ -219,20 +219,26 @@ async def test_a_clock_that_stood_still_for_the_process_is_seen_before_anything_
                     held.check()
 
 
-async def test_a_grant_that_is_read_when_its_lease_is_over_is_none(
-    url: str, journal: MemoryJournal, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("renews", [True, False])
+async def test_a_grant_that_is_read_when_its_lease_is_over_is_had_only_once_it_is_renewed(
+    url: str, journal: MemoryJournal, monkeypatch: pytest.MonkeyPatch, renews: bool
 ) -> None:
     now_ms = [1_000_000]
     monkeypatch.setattr(locking, "boottime_ms", lambda: now_ms[0])
 
     def late(request: Request) -> Sequence[Event]:
-        now_ms[0] += 5_000
+        if isinstance(request, LockRequest) or not renews:
+            now_ms[0] += 5_000
         return holds_all(request)
 
     async with lane(journal, late), client_of(url) as client:
-        with pytest.raises(Unavailable, match="was over when the answer came"):
-            await client.acquire(KEY)
-    assert len(await asked(journal, Cancellation)) == 1
+        if renews:
+            assert (await client.acquire(KEY)).token == 7
+        else:
+            with pytest.raises(Unavailable, match="was over when the answer came"):
+                await client.acquire(KEY)
+    assert len(await asked(journal, Renewal)) == 1
+    assert len(await asked(journal, Cancellation)) == (not renews)
 
 
 async def test_a_release_that_no_router_answers_does_not_undo_what_the_block_did(
