@@ -91,6 +91,8 @@ class Process:
     def spawn(
         self, function: Callable[..., Coroutine[Any, Any, Any]], *args: Any, group: TaskGroup | None = None
     ) -> Task:
+        if self.dead:
+            raise Crashed
         task = Task(self, function(*args), group)
         self.tasks[task] = None
         task.parked = True
