@@ -12,6 +12,7 @@ import anyio
 from keylane import commands
 from keylane.command_answers import not_told
 from keylane.errors import LeaseLost, Unavailable, translated
+from keylane.journal.errors import Unavailable as JournalUnavailable
 from keylane.journal.port import Journal
 from keylane.lock_machine import ReportMachine, SessionMachine
 from keylane.locks import Credential, LockInfo, lock_infos
@@ -90,8 +91,10 @@ class LockReports:
 
     async def _was_released(self, report: Renewal | Release, partition: int) -> bool:
         """Whether the lock had been given back before. A lane says nothing to a release that comes again."""
-        with translated():
+        try:
             run = (await read_state(self._journal, partition)).runs.get(report.run)
+        except JournalUnavailable:
+            return False  # the answer may come yet
         if run is None or run.lock is None or run.token != report.token:
             return False
         is_its = run.lock.secret_sha256 == hashlib.sha256(report.secret.encode()).hexdigest()

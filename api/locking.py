@@ -140,9 +140,9 @@ class Locking:
         machine, said = taken.watch.machine, f"the request for {taken.request.resource}"
         if not await taken.watch.until(lambda m: m.standing != "asked", ANSWER_S):
             trouble = f" ({why})" if (why := self._receipts.trouble) else ""
-            raise Unavailable(f"no router answered {said} within {ANSWER_S:g} s{trouble}; it was withdrawn")
+            raise Unavailable(f"no router answered {said} within {ANSWER_S:g} s{trouble}; it is withdrawn")
         if not await taken.watch.until(lambda m: m.standing != "waiting", wait_s + ANSWER_S):
-            raise Unavailable(f"no router ended the wait of {said} when {wait_s:g} s were over; it was withdrawn")
+            raise Unavailable(f"no router ended the wait of {said} when {wait_s:g} s were over; it is withdrawn")
         if machine.standing == "granted" or (machine.standing == "held" and machine.until_ms <= boottime_ms()):
             # After a wait it is to be claimed. What lay unread for longer than its lease is renewed before it is had.
             await self.answered([taken], await self.send_renewals([taken], None), "claim")
