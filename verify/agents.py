@@ -120,7 +120,7 @@ class Agents:
         named = frozenset(each.event.runs)
         for run in had.values():
             if run.id not in named:
-                message = f"session {each.event.session} was ended, and its lock {run.id} was left as it was"
+                message = f"session {each.event.session} was ended, and its lock {run.id} is not said to be"
                 self.lane.violation(8, message, self.lane.event(run.accepted_at), self.lane.event(each.at))
 
     def _bound(self, most: tuple[int, str, int], bound: int | None) -> None:

@@ -140,7 +140,7 @@ def test_no_history_is_too_strange_to_be_judged(data: st.DataObject) -> None:
                 entries[index] = replace(entries[index], topic=data.draw(st.sampled_from(["events", "state", "?"])))
     for drained in (True, False):
         for violation in judged(entries, drained=drained).violations:
-            assert violation.message and 1 <= violation.promise <= 13
+            assert violation.message and 1 <= violation.promise <= 14
     assert list(decode_lines(encode_line(entry) for entry in entries if entry.value != b"")) is not None
 
 
