@@ -114,9 +114,9 @@ def a_lock_whose_renewal_does_not_count(entries: list[Entry]) -> Spoiled:
 
 
 @breaks(7)
-def having_it_again_does_not_count(entries: list[Entry]) -> Spoiled:
-    """What l2 was told of the lease is said to be longer than what l1 then has when it is blocked."""
-    return edited(entries, "Renewed", where={"run": "l1", "blocked": "CI"}, lease_ms=3_999)
+def a_blocked_renewal_that_shortens(entries: list[Entry]) -> Spoiled:
+    left_ms = value_of(entries[find(entries, "Renewed", run="l1", blocked="CI")])["lease_ms"]
+    return edited(entries, "Renewed", where={"run": "l1", "blocked": "CI"}, lease_ms=left_ms - 1)
 
 
 @breaks(7)
