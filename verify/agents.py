@@ -108,8 +108,8 @@ class Agents:
             run, said = known[index]
             key = (said.session, said.secret)
             if kind == 0:
-                del had[key][index]
-                counts[said.session] -= 1
+                if had.get(key, {}).pop(index, None) is not None:
+                    counts[said.session] -= 1
             else:
                 had.setdefault(key, {})[index] = run
                 counts[said.session] = count = counts.get(said.session, 0) + 1

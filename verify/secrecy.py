@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import sys
 from collections import deque
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 import msgspec
@@ -25,6 +26,7 @@ SHORTEST = 2 * PIECE
 """Shorter ones are refused, and would be found anywhere."""
 KEPT_BYTES = 32 * 1024 * 1024
 INPUTS = frozenset((topics.REQUESTS, topics.RESULTS))
+NONE: frozenset[bytes] = frozenset()
 IN_RAW = re.compile(rb'"secret"\s*:\s*"((?:[^"\\]|\\.)+)"')
 """A secret in what is no record."""
 
@@ -40,7 +42,8 @@ class Secrecy:
         """Those that an input says elsewhere as well: its sender has told them."""
         self.found: dict[tuple[bytes, str], int] = {}
         """Secrets with the outputs that have them, and of which partition."""
-        self._pieces: dict[int, list[bytes]] = {}
+        self._pieces: dict[int, set[tuple[int, int]]] = {}
+        """Where in a secret a piece stands, and how long that secret is: many may begin alike."""
         self._kept: deque[Entry] = deque()
         self._kept_bytes = 0
         self._dropped = False
@@ -73,7 +76,7 @@ class Secrecy:
         self._late = self._late or bool(self._kept_bytes)
         for begin in range(PIECE):
             piece = int.from_bytes(secret[begin : begin + PIECE], sys.byteorder)
-            self._pieces.setdefault(piece, []).append(secret)
+            self._pieces.setdefault(piece, set()).add((begin, len(secret)))
 
     def take_output(self, entry: Entry) -> None:
         """A record that routers wrote."""
@@ -91,15 +94,21 @@ class Secrecy:
                 place = f"{entry.topic}/{entry.partition}/{entry.offset}"
                 self.found[secret, place] = entry.partition
 
-    def _in(self, value: bytes) -> list[bytes]:
+    def _in(self, value: bytes) -> AbstractSet[bytes]:
         """The secrets that are somewhere in it."""
         if not self._pieces or len(value) < SHORTEST:
-            return []
+            return NONE
         pieces = memoryview(value)[: len(value) // PIECE * PIECE].cast("Q")
         if self._pieces.keys().isdisjoint(pieces):
-            return []
-        perhaps = {secret for piece in pieces for secret in self._pieces.get(piece, ())}
-        return [secret for secret in perhaps if secret in value]
+            return NONE
+        found = set()
+        for index, piece in enumerate(pieces):
+            for begin, length in self._pieces.get(piece, ()):
+                start = index * PIECE - begin
+                text = value[start : start + length] if start >= 0 else b""
+                if text in self.places:
+                    found.add(text)
+        return found
 
     def close(self, drained: bool) -> None:
         """Look for what came late, and judge."""

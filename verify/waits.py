@@ -1,7 +1,8 @@
 """Promise 10: each deadlock that was told names a cycle of waits, as they stood where its edge was written.
 
-A fold of `waits` of its own. What it takes for an edge that was not added is one by which a deadlock was told. Where
-records are gone, since a newer one of their key has come, it says so: what they would show is not guessed at.
+A fold of `waits` of its own. Which edges of a cycle routers leave out of their graph is their affair: told is a cycle
+of sessions that do wait for one another. Where records are gone, since a newer one of their key has come, that is said:
+what they would show is not guessed at.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any, NamedTuple
 from keylane.schemas import topics
 from keylane.schemas.codec import Undecodable, decode_wait
 from keylane.schemas.events import Ended, Refused
-from keylane.schemas.waits import LaneLoaded, WaitEdge
+from keylane.schemas.waits import LaneLoaded, WaitEdge, edge_key
 
 from .findings import Findings
 from .history import Entry, Span
@@ -94,13 +95,13 @@ class Cycles:
 
     def close(self) -> None:
         """Judge when all has been read: from the oldest told on, with the waits as they stood then."""
-        fold = Waits(frozenset(each.position for each in self.told))
+        fold = Waits()
         self.records.sort(key=lambda each: each[0])
         there = iter(self.records)
         following = next(there, None)
         for told in sorted(self.told, key=lambda each: each.position):
             while following is not None and following[0] < told.position:
-                fold.apply(*following)
+                fold.apply(following[1], following[2])
                 following = next(there, None)
             edge = following[2] if following is not None and following[0] == told.position else None
             self._judge(told, edge, fold)
@@ -129,49 +130,39 @@ class Cycles:
 
 
 class Waits:
-    """Who waits for whom, by the records of `waits` in their order."""
+    """Who waits for whom: the newest record of each key, but for those of a lane that has been loaded since."""
 
-    def __init__(self, refused: frozenset[int]) -> None:
-        self.refused = refused
-        """Where edges lie that closed a cycle, and so were not added."""
+    def __init__(self) -> None:
         self.count = 0
         """How many records there were: all of them, if the next one's offset says so."""
         self.steps: Counter[Step] = Counter()
-        self._edges: dict[str, tuple[bytes, WaitEdge]] = {}
-        """By request."""
-        self._of_lane: dict[int, dict[str, None]] = {}
+        self._edges: dict[bytes, WaitEdge] = {}
+        self._of_lane: dict[int, set[bytes]] = {}
         self._claims: dict[int, int] = {}
 
-    def apply(self, offset: int, key: bytes, record: WaitEdge | LaneLoaded | None) -> None:
+    def apply(self, key: bytes, record: WaitEdge | LaneLoaded | None) -> None:
         """Take the next record into account."""
         self.count += 1
+        self._remove(key)
         if record is None:
-            request = key.decode("utf-8", "replace").split("/", 3)[-1]
-            if request in self._edges and self._edges[request][0] == key:  # not its successor's
-                self._remove(request)
-        elif isinstance(record, LaneLoaded):
-            self._loaded(record)
-        elif record.claim >= self._claims.get(record.partition, record.claim):
-            self._remove(record.request)
-            if offset not in self.refused:
-                self._edges[record.request] = (key, record)
-                self._of_lane.setdefault(record.partition, {})[record.request] = None
-                self.steps[record.waiter, record.resource, record.holder] += 1
-
-    def _loaded(self, record: LaneLoaded) -> None:
-        if record.claim < self._claims.get(record.partition, record.claim):
             return
-        self._claims[record.partition] = record.claim
-        for request in list(self._of_lane.get(record.partition, ())):
-            if self._edges[request][1].claim < record.claim:
-                self._remove(request)
-
-    def _remove(self, request: str) -> None:
-        found = self._edges.pop(request, None)
-        if found is None:
+        # Whoever writes under a claim has the lane from then on.
+        if record.claim > self._claims.get(record.partition, record.claim - 1):
+            self._claims[record.partition] = record.claim
+            for each in list(self._of_lane.get(record.partition, ())):
+                self._remove(each)
+        if not isinstance(record, WaitEdge) or record.claim < self._claims[record.partition]:
             return
-        edge = found[1]
-        del self._of_lane[edge.partition][request]
+        if key == edge_key(record.partition, record.claim, record.request):  # else it is nobody's
+            self._edges[key] = record
+            self._of_lane.setdefault(record.partition, set()).add(key)
+            self.steps[record.waiter, record.resource, record.holder] += 1
+
+    def _remove(self, key: bytes) -> None:
+        edge = self._edges.pop(key, None)
+        if edge is None:
+            return
+        self._of_lane[edge.partition].remove(key)
         step = (edge.waiter, edge.resource, edge.holder)
         self.steps[step] -= 1
         if not self.steps[step]:

@@ -13,9 +13,18 @@ from verify.spoiling import CASES, Case
 from verify.stories import story
 
 from keylane.verify import Acknowledged, Configured, Effect, Entry
-from verify import spoiled_grants, spoiled_locks, spoiled_outputs, spoiled_requests, spoiled_secrets
+from verify import (
+    spoiled_deadlocks,
+    spoiled_grants,
+    spoiled_lock_leases,
+    spoiled_locks,
+    spoiled_outputs,
+    spoiled_requests,
+    spoiled_secrets,
+)
 
-assert all((spoiled_grants, spoiled_locks, spoiled_outputs, spoiled_requests, spoiled_secrets))  # they add their cases
+assert all((spoiled_grants, spoiled_outputs, spoiled_requests))  # they add their cases
+assert all((spoiled_deadlocks, spoiled_lock_leases, spoiled_locks, spoiled_secrets))
 
 
 @pytest.mark.parametrize(("promise", "of", "case"), CASES)
