@@ -1,12 +1,13 @@
 """A journal's whole history as lines that `keylane.verify` judges and files keep. Reads only; decides nothing.
 
 The order of asking matters while a router is at work: where `state` ends first, then the other outputs, the inputs
-last. So whatever the state that was read counts, the rest that is read has.
+last. So whatever the state that was read counts, the rest that is read has. But what is in `requests` already comes
+before everything: no secret of it may be in what follows. `waits` comes last: a deadlock was told by what it has.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 
 import anyio
 
@@ -26,6 +27,9 @@ SESSION_KEY = b"session/"
 async def history_of(journal: Journal, partitions: int, found: Callable[[int], None]) -> AsyncGenerator[Line, None]:
     """Every record that the journal still has, topic by topic. `found` is told how many more there may be."""
     pools = {"default"}
+    asked = await journal.end_positions([Place(topics.REQUESTS, number) for number in range(partitions)])
+    async for line in _parts(journal, dict.fromkeys(asked), asked, found):
+        yield line
     for number in range(partitions):
         async for line in _state(journal, Place(topics.STATE, number), found):
             pools |= _pools(line)
@@ -38,7 +42,7 @@ async def history_of(journal: Journal, partitions: int, found: Callable[[int], N
     there = [topic for topic in items if await journal.partitions(topic) is not None]
     async for line in _topics(journal, there, partitions, found):
         yield line
-    async for line in _topics(journal, (topics.REQUESTS, topics.RESULTS), partitions, found):
+    async for line in _topics(journal, (topics.REQUESTS, topics.RESULTS), partitions, found, asked):
         yield line
     async for line in _topics(journal, (topics.WAITS, topics.METADATA), 1, found):
         yield line
@@ -85,18 +89,32 @@ async def _state(journal: Journal, place: Place, found: Callable[[int], None]) -
 
 
 async def _topics(
-    journal: Journal, names: Iterable[str], partitions: int, found: Callable[[int], None]
+    journal: Journal,
+    names: Iterable[str],
+    partitions: int,
+    found: Callable[[int], None],
+    known: Mapping[Place, int] | None = None,
 ) -> AsyncGenerator[Line, None]:
-    """Topics up to where they end now: first how far each partition is read, then what is in them."""
+    """Topics up to where they end now, but for what is `known` of them before these positions."""
     places = [Place(name, number) for name in names for number in range(partitions)]
     ends = await journal.end_positions(places)
-    found(sum(ends.values()))
+    before = known or {}
+    begins = {place: before.get(place) or None for place in places}
+    async for line in _parts(journal, begins, ends, found):
+        yield line
+
+
+async def _parts(
+    journal: Journal, begins: Mapping[Place, int | None], ends: Mapping[Place, int], found: Callable[[int], None]
+) -> AsyncGenerator[Line, None]:
+    """First how far each partition is read, then what is in them from where they begin (None: all that is there)."""
+    found(sum(end - (begins[place] or 0) for place, end in ends.items()))
     for place, end in ends.items():
         yield Span(topic=place.topic, partition=place.partition, end=end)
-    filled = [place for place, end in ends.items() if end]
+    filled = {place: begins[place] for place, end in ends.items() if end > (begins[place] or 0)}
     if not filled:
         return
-    reader = await journal.reader(dict.fromkeys(filled))
+    reader = await journal.reader(filled)
     try:
         while any(position < ends[place] for place, position in reader.positions().items()):
             for stored in await reader.poll(BATCH, POLL_S):

@@ -1,11 +1,9 @@
-"""Promises 10, 12 and 13: cycles that deadlocks name, bounds as far as records show them, and coming to rest."""
+"""Promises 12 and 13: bounds as far as records show them, and coming to rest."""
 
 from __future__ import annotations
 
 from keylane.schemas import topics
-from keylane.schemas.codec import Undecodable, decode_wait
-from keylane.schemas.events import Coalesced, Ended, Queued, Refused
-from keylane.schemas.waits import WaitEdge
+from keylane.schemas.events import Coalesced, Ended, Queued
 
 from .findings import Findings
 from .history import Configured, Entry
@@ -90,37 +88,3 @@ def judge_sizes(findings: Findings, entry: Entry) -> None:
     if size > bound + 4_096:
         place = f"{entry.topic}/{entry.partition}/{entry.offset}"
         findings.violation(12, entry.partition, f"a record of {size} bytes, and {bound} may", place)
-
-
-class Cycles:
-    """Promise 10: each deadlock that was told names a cycle of waits that there were.
-
-    `waits` is compacted, and which of its positions a lane had read is not on record. So an edge that is not there
-    proves nothing; a path that is no cycle does.
-    """
-
-    def __init__(self, findings: Findings) -> None:
-        self.findings = findings
-        self.edges: set[tuple[str, str, str]] = set()
-        self.told: list[tuple[Refused, Lane, int]] = []
-
-    def take(self, entry: Entry) -> None:
-        """A record of `waits`."""
-        record = None if entry.value is None else decode_wait(entry.value)
-        if isinstance(record, Undecodable):
-            self.findings.undecided(10, "records of waits cannot be read by this keylane")
-        elif isinstance(record, WaitEdge):
-            self.edges.add((record.waiter, record.resource, record.holder))
-
-    def close(self) -> None:
-        """Judge when all has been read."""
-        for event, lane, at in self.told:
-            path = event.cycle
-            if len(path) < 4 or len(path) % 2:
-                message = f"{event.request} was refused as a deadlock by a path that is no cycle: {' → '.join(path)}"
-                lane.violation(10, message, lane.event(at))
-                continue
-            steps = [(path[i], path[i + 1], path[(i + 2) % len(path)]) for i in range(0, len(path), 2)]
-            # The edge that closes it is not added to `waits`: that is the refusal.
-            if sum(step not in self.edges for step in steps) > 1:
-                self.findings.undecided(10, "edges of a cycle are not in waits any more")

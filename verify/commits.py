@@ -11,17 +11,21 @@ from typing import Any
 from keylane.schemas import topics
 from keylane.schemas.events import DeadLettered
 from keylane.schemas.items import Notice, SessionClosed, SessionOpened, WorkItem
-from keylane.schemas.state import LaneRecord
+from keylane.schemas.state import LOCK_ACTION, LaneRecord
 
 from .grants import Grants
 from .lane import Handlers, Lane, input_of
+from .seen import RunSeen
 
 INPUTS = (topics.REQUESTS, topics.RESULTS)
 SPEAKING = frozenset(
-    ("Cancellation", "Decision", "Resolution", "ResourceChange", "Renewal", "Release", "Progress", "Failed", "")
-)
+    (
+        "Cancellation", "Decision", "Resolution", "ResourceChange", "Renewal", "Release", "SessionEnded", "Progress",
+        "Failed", "",
+    )
+)  # fmt: skip
 """Records that always bring about an event, those that cannot be decoded among them; for work, promise 3 asks.
-A completion that comes twice is silent, and heartbeats are."""
+A completion that comes twice is silent, as a Release is, and heartbeats are."""
 
 
 class Commits:
@@ -45,7 +49,7 @@ class Commits:
         if fold.last_at < 0:
             fold.lose_track()  # retention has taken what was before, or it was not recorded
             why = "the history begins in the middle: what was decided before is not there"
-            for promise in (1, 2, 3, 4, 5, 7, 8, 9, 11):
+            for promise in (1, 2, 3, 4, 5, 7, 8, 9, 11, 14):
                 self.lane.findings.undecided(promise, why)
             return True
         places = (self.lane.event(fold.last_at), self.lane.event(at))
@@ -165,7 +169,7 @@ class Commits:
         from_token = max((oldest.get(topic, 2**63) for topic in cut_short), default=0)
         gone = 0
         for token, (at, event) in grants.granted.items():
-            if token not in items and event.seq <= settled:
+            if token not in items and event.seq <= settled and event.action != LOCK_ACTION:
                 if token < from_token:
                     gone += 1
                 else:
@@ -187,7 +191,7 @@ class Commits:
             return
         at, event = found
         said = (event.run, event.owner, event.session, event.attempt, event.requests)
-        if (item.run, item.owner, item.session, item.attempt, item.requests) != said:
+        if (item.run, item.owner, item.session, item.attempt, item.requests) != said or event.action == LOCK_ACTION:
             message = f"the item under token {item.token} and its grant do not say the same"
             self.lane.violation(8, message, self.lane.event(at), place)
 
@@ -222,11 +226,25 @@ class Commits:
             why = "no event names the record that it answers"
             self.lane.findings.undecided(8, why, sum(map(len, kinds.values())))
             return
+        locks = {(run.id, run.token): run for run in self.fold.locks}
         for topic, records in kinds.items():
             answered = {offset for offset, _, _ in self.seen[topic]}
             first = min(answered, default=2**63) if self.fold.partial else 0
             for offset, kind in records:
                 if first <= offset < cut[1].positions.get(topic, 0) and offset not in answered:
+                    if kind == "Release" and self._has_come_again(offset, locks):
+                        continue
                     message = f"{kind or 'a record that cannot be decoded'} was passed over: nothing was decided on it"
                     places = (self.lane.place(topic, offset), self.lane.place(topics.STATE, cut[0]))
                     self.lane.violation(8, message, *places)
+
+    def _has_come_again(self, offset: int, locks: dict[tuple[str, int | None], RunSeen]) -> bool:
+        """Whether a Release is of a lock that was given back already, or cancelled: its sender cannot know."""
+        said = self.lane.said[offset]
+        run = locks.get((said.about, said.token))
+        if run is None:
+            return self.fold.partial
+        asked = self.lane.request_of(run)
+        is_its = asked is None or asked.secret == said.secret
+        is_unknown = run.ended_at is None and run.accepted_at <= self.fold.lost_at
+        return is_its and (is_unknown or run.status in ("completed", "cancelled"))

@@ -23,78 +23,20 @@ from keylane.schemas.events import (
     Progressed,
     Queued,
     Refused,
+    Renewed,
     StopAsked,
     Withdrawn,
     WorkerClosed,
     WorkerOpened,
 )
+from keylane.schemas.state import LOCK_ACTION
+
+from .seen import IdSeen, LockSeen, RunSeen, SessionSeen
 
 FORGETTABLE = frozenset(("BAD_RECORD", "BAD_KEY", "TOO_LARGE", "INTERNAL"))
 """Refusals that a lane need not remember: they say what is wrong with the record, and say it again each time."""
-
-
-class RunSeen:
-    """A run as its events tell it. `…_at` are offsets in `events`."""
-
-    __slots__ = (
-        "accepted_at", "accepted_ms", "action", "attempt", "changed_at", "changed_seq", "ended_at", "ended_ms",
-        "final_at", "granted_at", "granted_ms", "id", "lease_ms", "members", "order", "outcome", "owner",
-        "ready_ms", "renewed_at", "renewed_ms", "requests", "resource", "session", "state", "status", "token",
-    )  # fmt: skip
-
-    def __init__(self, event: Queued | Parked, at: int) -> None:
-        self.id = event.run
-        self.owner = event.owner
-        self.resource = event.resource
-        self.action = event.action
-        self.order = self.changed_seq = event.seq
-        self.accepted_at = self.changed_at = at
-        self.accepted_ms = event.clock_ms
-        self.state = "Waiting"
-        self.members: dict[str, int] = {event.request: at}
-        self.requests = 1
-        self.ready_ms: int | None = None
-        """Waiting for its next attempt: not ready before. None: ready, as far as backoff goes."""
-        self.attempt = 0
-        self.token: int | None = None
-        self.session = ""
-        self.granted_at = self.renewed_at = -1
-        self.granted_ms = self.renewed_ms = self.lease_ms = 0
-        self.final_at: int | None = None
-        self.ended_at: int | None = None
-        self.ended_ms = 0
-        self.status = ""
-        self.outcome = 0
-
-
-class IdSeen:
-    """A request id and how far it has come."""
-
-    __slots__ = ("accepted_at", "accepted_ms", "code", "done_at", "done_ms", "input", "run", "seq")
-
-    def __init__(self, event: Any, run: str, accepted_at: int) -> None:
-        self.seq: int = event.seq
-        self.accepted_ms: int = event.clock_ms
-        self.input: str = event.input
-        self.run = run
-        self.accepted_at = accepted_at
-        self.done_at: int | None = None
-        self.done_ms = 0
-        self.code = ""
-
-
-class SessionSeen:
-    """A worker session that was opened. `input` is the place of its join."""
-
-    __slots__ = ("actions", "at", "input", "opened_ms", "pool", "seq")
-
-    def __init__(self, event: WorkerOpened, at: int) -> None:
-        self.pool = event.pool
-        self.actions = event.actions
-        self.at = at
-        self.seq = event.seq
-        self.opened_ms = event.clock_ms
-        self.input = event.input
+ACCEPTABLE = frozenset(("WorkRequest", "LockRequest"))
+"""Commands whose refusal is their one end."""
 
 
 Heap = list[tuple[int, RunSeen]]
@@ -110,6 +52,10 @@ class Fold:
         self.last_at = -1
         self.last_token = 0
         self.last_token_at = -1
+        self.lost_at = -1
+        """Events are missing behind this one, the last time that any are."""
+        self.locks: list[RunSeen] = []
+        """All that were ever accepted. One of before `lost_at` that is not over may be so all the same."""
         self._clear()
 
     def _clear(self) -> None:
@@ -130,6 +76,7 @@ class Fold:
     def lose_track(self) -> None:
         """Events are missing before the next one."""
         self.partial = True
+        self.lost_at = self.last_at
         self._clear()
 
     def apply(self, event: Any, at: int) -> None:
@@ -170,6 +117,9 @@ class Fold:
         if event.repeat:
             return
         run = self._accepted(event, at)
+        if event.action == LOCK_ACTION:
+            run.lock = LockSeen(event.input)
+            self.locks.append(run)
         run.ready_ms = event.clock_ms + event.ready_in_ms if event.ready_in_ms else None
         self._wait(run)
 
@@ -245,6 +195,23 @@ class Fold:
             run.members[event.request] = at
             run.requests += 1
             run.changed_seq, run.changed_at = event.seq, at
+            if run.lock is not None and event.lease_ms is not None and run.token == event.token:
+                self._lease(run, run.lock, event, event.lease_ms, at)
+
+    def _renewed(self, event: Renewed, at: int) -> None:
+        run = self.runs.get(event.run)
+        if run is None or run.lock is None or run.token != event.token or run.state != "Held":
+            return
+        run.changed_seq, run.changed_at = event.seq, at
+        if event.blocked is None or run.lock.unclaimed:
+            self._lease(run, run.lock, event, event.lease_ms, at)
+
+    def _lease(self, run: RunSeen, lock: LockSeen, event: Renewed | Coalesced, lease_ms: int, at: int) -> None:
+        """A lock's lease runs anew, or begins."""
+        run.renewed_ms, run.renewed_at, run.lease_ms = event.clock_ms, at, lease_ms
+        lock.unclaimed = False
+        if lease_ms < lock.ttl_ms:
+            lock.hold_until_ms = event.clock_ms + lease_ms
 
     def _leave_queue(self, run: RunSeen) -> None:
         queue = self.waiting.get(run.owner)
@@ -258,7 +225,7 @@ class Fold:
             self.pool_of.clear()  # the lane may have been loaded anew, with another configuration
         self.last_token, self.last_token_at = max(self.last_token, event.token), at
         session = self.sessions.get(event.session)
-        if session is not None:
+        if session is not None and event.action != LOCK_ACTION:
             self.pool_of[event.action] = session.pool
         run = self.runs.get(event.run)
         if run is None:
@@ -272,6 +239,9 @@ class Fold:
         run.granted_at = run.renewed_at = run.changed_at = at
         run.granted_ms = run.renewed_ms = event.clock_ms
         run.lease_ms = event.lease_ms
+        if run.lock is not None:
+            run.lock.ttl_ms, run.lock.unclaimed = event.lease_ms, event.claim_ms is not None
+            run.lease_ms = event.lease_ms if event.claim_ms is None else event.claim_ms
         run.changed_seq = event.seq
         self.live[run.owner] = run
 
@@ -304,7 +274,7 @@ class Fold:
             run.state = "Lost"
 
     def _refused(self, event: Refused, at: int) -> None:
-        if event.repeat or event.command != "WorkRequest":
+        if event.repeat or event.command not in ACCEPTABLE:
             return
         seen = self.ids[event.request] = IdSeen(event, "", at)
         seen.done_at, seen.done_ms, seen.code = at, event.clock_ms, event.code
@@ -349,6 +319,8 @@ class Fold:
         run.ended_ms = event.clock_ms
         run.changed_seq = event.seq
         run.members = {}
+        if run.lock is not None:
+            run.lock.ended_by = event.input
 
     def _opened(self, event: WorkerOpened, at: int) -> None:
         self.sessions[event.session] = SessionSeen(event, at)
@@ -382,6 +354,7 @@ _APPLY: dict[type, Any] = {
     ApprovalVoided: Fold._voided,
     Coalesced: Fold._coalesced,
     Granted: Fold._granted,
+    Renewed: Fold._renewed,
     Progressed: Fold._progressed,
     StopAsked: Fold._stop_asked,
     AttemptFailed: Fold._let_go,

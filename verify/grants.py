@@ -8,12 +8,12 @@ is called wrong.
 from __future__ import annotations
 
 from keylane.schemas.events import Granted, Parked, Queued
-from keylane.schemas.state import LaneRecord, Run
+from keylane.schemas.state import LOCK_ACTION, LaneRecord, Run
 
-from .fold import RunSeen
 from .history import Effect
 from .lane import Handlers, Lane
 from .placing import partition_of
+from .seen import RunSeen
 
 
 class Grants:
@@ -70,7 +70,8 @@ class Grants:
         # In another life of the lane the configuration may be another: what was known of pools is void then.
         same_life = event.token == self.fold.last_token + 1
         for action in list(self.fold.ready.get(event.owner, ())):
-            served = action == event.action or (same_life and self.fold.serves(action))
+            # A lock needs no worker; work needs one, whatever else it competes with.
+            served = action in (event.action, LOCK_ACTION) or (same_life and self.fold.serves(action))
             first = self.fold.first_ready(event.owner, action) if served else None
             if first is not None and first.order < run.order:
                 self.lane.violation(

@@ -32,6 +32,9 @@ class Configured(Struct, frozen=True, kw_only=True, tag=True):
     """How long outcomes are remembered, over all of the history."""
     waiters_per_resource: int | None = None
     members_per_run: int | None = None
+    locks_per_session: int | None = None
+    max_hold_ms: int | None = None
+    """How long a lock may be held at most, over all of the history."""
 
 
 class Effect(Struct, frozen=True, kw_only=True, tag=True):

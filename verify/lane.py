@@ -23,11 +23,22 @@ from keylane.schemas.conflicts import ConflictArtifact
 from keylane.schemas.items import ItemRecord, SessionOpened, WorkItem
 from keylane.schemas.requests import Cancellation, LockRequest, WorkRequest
 from keylane.schemas.results import Completed, Failed, Progress, WorkerHeartbeat, WorkerLeft
-from keylane.schemas.state import LANE_KEY, LaneRecord, Member, RefusedRequest, Run, StateRecord, WorkerSession
+from keylane.schemas.state import (
+    LANE_KEY,
+    LaneRecord,
+    Member,
+    RefusedRequest,
+    Run,
+    StateRecord,
+    WaitLink,
+    WorkerSession,
+)
 
+from .commands import Said, said_by
 from .findings import Findings
 from .fold import Fold
 from .history import Entry, Span
+from .seen import RunSeen
 
 Handlers = dict[type, Callable[[Any, int], None]]
 """What a rule does with an event of a type, and with its offset."""
@@ -77,6 +88,8 @@ class Lane:
         self.names_inputs = False
         """Some event names the record that it answers: routers before that was on record never did."""
         self.asked: list[Asked] = []
+        self.said: dict[int, Said] = {}
+        """By offset in `requests`: what is about locks."""
         self.reported: list[Reported] = []
         self.artifacts: list[tuple[int, int, str, str, str]] = []
         """(offset, event, kind, resource, id)."""
@@ -111,23 +124,24 @@ class Lane:
         self.read_to[span.topic] = span.end
         self.moving = self.moving or span.moving
 
-    def take(self, entry: Entry) -> None:
-        """Keep what rules will ask of a record that is not an event."""
+    def take(self, entry: Entry) -> Any:
+        """Keep what rules will ask of a record that is not an event. Returns an input as it was decoded."""
         self.begins.setdefault(entry.topic, entry.offset)
         taker = _TAKERS.get(entry.topic)
         if taker is not None:
-            taker(self, entry)
-        elif entry.topic.startswith("items."):
+            return taker(self, entry)
+        if entry.topic.startswith("items."):
             self._take_item(entry)
+        return None
 
     def _cannot_read(self, entry: Entry) -> None:
         self.unreadable[entry.topic] = self.unreadable.get(entry.topic, 0) + 1
 
-    def _take_request(self, entry: Entry) -> None:
+    def _take_request(self, entry: Entry) -> Any:
         record: Any = decode_request(entry.value)
         if isinstance(record, Undecodable):
             self.asked.append(Asked(entry.offset, "", "", ""))
-            return
+            return record
         kind = type(record)
         if kind is WorkRequest:
             self.asked.append(
@@ -136,8 +150,12 @@ class Lane:
         else:
             about = record.request if kind is Cancellation else ""
             self.asked.append(Asked(entry.offset, kind.__name__, record.id, about))
+            said = said_by(record)
+            if said is not None:
+                self.said[entry.offset] = said
+        return record
 
-    def _take_result(self, entry: Entry) -> None:
+    def _take_result(self, entry: Entry) -> Any:
         record: Any = decode_result(entry.value)
         kind = type(record)
         if kind is WorkerHeartbeat:
@@ -148,6 +166,7 @@ class Lane:
             self.reported.append(Reported(entry.offset, "", ""))
         else:
             self.reported.append(Reported(entry.offset, kind.__name__, record.session))
+        return record
 
     def _take_item(self, entry: Entry) -> None:
         record = decode_item(entry.value)
@@ -192,7 +211,7 @@ class Lane:
             record = None if value is None else decode_state(value)
             if isinstance(record, Undecodable):
                 self.unreadable[topics.STATE] = self.unreadable.get(topics.STATE, 0) + 1
-            elif isinstance(record, Run | Member | RefusedRequest | WorkerSession):
+            elif isinstance(record, Run | Member | RefusedRequest | WorkerSession | WaitLink):
                 self.state[key] = (offset, record)
         self._newest.clear()
 
@@ -201,6 +220,12 @@ class Lane:
     def lapse_of(self) -> dict[str, int]:
         """By session: how long it lasts without a heartbeat, as its opening told it."""
         return {record.session: record.lapse_ms for _, _, record in self.items if isinstance(record, SessionOpened)}
+
+    def request_of(self, run: RunSeen) -> Said | None:
+        """The LockRequest that a lock came of, if it is there."""
+        topic, _, offset = ("" if run.lock is None else run.lock.input).partition("/")
+        found = self.said.get(int(offset)) if topic == topics.REQUESTS and offset.isdecimal() else None
+        return found if found is not None and (found.kind, found.id) == (LockRequest.__name__, run.id) else None
 
     def cut(self, drained: bool) -> tuple[int, LaneRecord] | None:
         """The lane's own record up to which everything must be visible, with its offset.
@@ -214,7 +239,7 @@ class Lane:
         return self.owns[-1] if drained or len(self.owns) == 1 else self.owns[-2]
 
 
-Taker = Callable[[Lane, Entry], None]
+Taker = Callable[[Lane, Entry], Any]
 
 _TAKERS: dict[str, Taker] = {
     topics.REQUESTS: Lane._take_request,

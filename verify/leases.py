@@ -1,4 +1,4 @@
-"""Promise 7: a lease ends no earlier than its own time or its session's, and never comes back.
+"""Promise 7, of work: a lease ends no earlier than its own time or its session's, and never comes back.
 
 Lane time alone counts. When a heartbeat was applied is in no event; that it was not before what is known to have
 been applied before it is, and that is enough never to call a lapse early that was not.
@@ -13,9 +13,10 @@ from keylane.schemas import topics
 from keylane.schemas.events import AttemptFailed, Ended, Granted, Lost, Progressed, WorkerClosed, WorkerOpened
 from keylane.schemas.items import WorkItem
 from keylane.schemas.results import Completed, Failed, Progress
+from keylane.schemas.state import LOCK_ACTION
 
-from .fold import SessionSeen
 from .lane import LEFT, Handlers, Lane, Reported, input_of
+from .seen import SessionSeen
 
 
 class Expired(NamedTuple):
@@ -76,6 +77,8 @@ class Leases:
         self.applied.append((offset, event.clock_ms, event.seq))
 
     def on_granted(self, event: Granted, at: int) -> None:
+        if event.action == LOCK_ACTION:
+            return  # its session is an agent's
         closed_at = self.closed_at.get(event.session)
         if closed_at is not None:
             self.lane.violation(
@@ -114,6 +117,8 @@ class Leases:
 
     def on_lost(self, event: Lost, at: int) -> None:
         run = self.fold.runs.get(event.run)
+        if run is not None and run.lock is not None:
+            return  # `locks` has those
         if not self._live(event, at, "lost a lease") or run is None:
             return
         if event.reason == "lease_expired":

@@ -22,7 +22,7 @@ from .history import Acknowledged, Configured, Effect, Entry, Line, Span
 
 AGENTS_OWN = frozenset((
     "payload", "merged", "result", "checkpoint", "data", "evidence", "open_questions", "message", "note", "reason",
-    "blocked", "excerpt", "secret", "digest", "previous_end",
+    "blocked", "excerpt", "secret", "secret_sha256", "digest", "previous_end",
 ))  # fmt: skip
 """Fields whose content agents wrote, or that tell something about it."""
 DECIDED = frozenset(("WorkerClosed", "Lost", "SessionClosed", "Notice"))

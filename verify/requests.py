@@ -13,8 +13,9 @@ from keylane.schemas.event_parts import Event
 from keylane.schemas.events import Coalesced, DeadLettered, Ended, Granted, Parked, Queued, Refused, SentOn, Withdrawn
 from keylane.schemas.state import Member, RefusedRequest, Run
 
-from .fold import FORGETTABLE, IdSeen, RunSeen, outcome_of
+from .fold import ACCEPTABLE, FORGETTABLE, outcome_of
 from .lane import WORK, Asked, Handlers, Lane, input_of
+from .seen import IdSeen, RunSeen
 from .states import remembered
 
 CROWDED_MS = 120_000
@@ -104,7 +105,7 @@ class Requests:
             self.lane.violation(3, f"{request} was told {is_so}", self.lane.event(first), self.lane.event(at))
 
     def on_refused(self, event: Refused, at: int) -> None:
-        if event.command != "WorkRequest":
+        if event.command not in ACCEPTABLE:
             return
         seen = self.fold.ids.get(event.request)
         if event.repeat:

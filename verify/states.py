@@ -6,10 +6,10 @@ Compared is what was last changed by an event that the state already counts. End
 from __future__ import annotations
 
 from keylane.schemas import topics
-from keylane.schemas.state import Member, Run, StateRecord, WorkerSession, first_member
+from keylane.schemas.state import Member, Run, StateRecord, WaitLink, WorkerSession, first_member
 
-from .fold import RunSeen
 from .lane import Lane
+from .seen import RunSeen
 
 SAME = {"Waiting": ("Waiting",), "Parked": ("Parked",), "Held": ("Held",), "Done": ("Done",), "Lost": ("Done",)}
 
@@ -81,9 +81,11 @@ class States:
         """What state has was brought about by an event, where those of its time are there."""
         lane, fold = self.lane, self.fold
         place = lane.place(topics.STATE, offset)
-        if isinstance(record, Run) and record.state == "Held":
+        if isinstance(record, Run) and record.state == "Held" and record.lock is None:
             if b"session/" + record.session.encode() not in lane.state and not lane.moving:
                 lane.violation(9, f"{record.id} is held by session {record.session}, which state does not have", place)
+        if isinstance(record, WaitLink) and seq == fold.last_seq and not lane.moving:
+            self._link(record, place)
         if fold.partial:
             return
         match record:
@@ -93,6 +95,21 @@ class States:
                 lane.violation(9, f"state has request {record.id}, and no event accepted it", place)
             case WorkerSession() if record.id not in fold.sessions and seq == fold.last_seq:
                 lane.violation(9, f"state has session {record.id}, which is not open by its events", place)
+
+    def _link(self, link: WaitLink, place: str) -> None:
+        """Who is said to wait for whom does, by the events."""
+        run = self.fold.runs.get(link.request)
+        asked = None if run is None else self.lane.request_of(run)
+        if run is None or asked is None:
+            return
+        holder = self.fold.live.get(link.owner)
+        is_over = link.until_ms is None and run.state != "Waiting"
+        if is_over or (link.waiter, link.owner) != (asked.session, run.owner):
+            message = f"state has session {link.waiter} wait by {link.request}, which is {run.state.lower()}"
+            self.lane.violation(9, message, self.lane.event(run.changed_at), place)
+        elif holder is None or holder.lock is None or holder.session != link.holder:
+            message = f"state has session {link.waiter} wait for {link.holder}, which does not hold {link.owner}"
+            self.lane.violation(9, message, self.lane.event(run.changed_at), place)
 
 
 def remembered(lane: Lane, request: str) -> tuple[int, Member | None]:
@@ -114,7 +131,11 @@ def _differs(run: RunSeen, record: Run) -> tuple[str, str] | None:
         longest_ms = run.renewed_ms + run.lease_ms
         if record.hold_until_ms is not None:
             longest_ms = min(longest_ms, record.hold_until_ms)
-        if record.lease_until_ms is None or record.lease_until_ms < longest_ms:
+        if run.lock is not None and record.unclaimed != run.lock.unclaimed:
+            return "waiting to be claimed" if run.lock.unclaimed else "claimed", "not"
+        # Of work a renewal may have come with a checkpoint that was refused, which no event tells.
+        is_longer = record.lease_until_ms is not None and run.lock is not None and record.lease_until_ms > longest_ms
+        if record.lease_until_ms is None or record.lease_until_ms < longest_ms or is_longer:
             return f"leased until {longest_ms} ms at least", f"until {record.lease_until_ms} ms"
     if run.state == "Done" and record.status != run.status:
         return run.status, str(record.status)

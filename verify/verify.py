@@ -11,10 +11,10 @@ from typing import Any
 
 from keylane.schemas import topics
 from keylane.schemas.codec import Undecodable, decode_event, decode_metadata
-from keylane.schemas.events import Refused
 from keylane.schemas.metadata import Metadata
 
-from .bounds import Bounds, Cycles, judge_sizes
+from .agents import Agents
+from .bounds import Bounds, judge_sizes
 from .clashes import Clashes
 from .commits import Commits
 from .findings import Findings
@@ -22,11 +22,15 @@ from .grants import Grants, judge_effects, judge_places
 from .history import Acknowledged, Configured, Effect, Entry, Line, Span
 from .lane import Lane
 from .leases import Leases
+from .locks import Locks
 from .report import Report
 from .requests import Requests, judge_acknowledged, judge_sent_on, retention_of
+from .secrecy import INPUTS, Secrecy
 from .states import States
+from .waits import Cycles, Deadlocks
 
-PROMISES = tuple(range(1, 14))
+PROMISES = tuple(range(1, 15))
+"""13 of design section 7; and 14: who has a lock's secret alone renews it and gives it back, and routers write none."""
 ADVANCE_LINES = 1_000
 
 
@@ -57,22 +61,23 @@ class _Judge:
 
     def __init__(self, findings: Findings, partition: int, cycles: Cycles) -> None:
         self.lane = lane = Lane(partition, findings)
-        self.cycles = cycles
         self.grants = Grants(lane)
         self.requests = Requests(lane)
         self.leases = Leases(lane)
+        self.locks = Locks(lane)
+        self.agents = Agents(lane)
         self.commits = Commits(lane)
         self.clashes = Clashes(lane)
         self.bounds = Bounds(lane)
         self.states = States(lane)
-        self.handlers: dict[type, list[Callable[[Any, int], None]]] = {Refused: [self._deadlock]}
-        for rule in (self.commits, self.grants, self.requests, self.leases, self.clashes, self.bounds):
+        self.handlers: dict[type, list[Callable[[Any, int], None]]] = {}
+        rules = (
+            self.commits, self.grants, self.requests, self.leases, self.locks, self.agents, self.clashes, self.bounds,
+            Deadlocks(lane, cycles),
+        )  # fmt: skip
+        for rule in rules:
             for kind, handler in rule.handlers.items():
                 self.handlers.setdefault(kind, []).append(handler)
-
-    def _deadlock(self, event: Refused, at: int) -> None:
-        if event.code == "DEADLOCK" and not event.repeat:
-            self.cycles.told.append((event, self.lane, at))
 
     def take_event(self, entry: Entry) -> None:
         """Judge one event by what came before it, then let it count."""
@@ -99,7 +104,7 @@ class _Judge:
         """Of a newer keylane: what it decided is unknown, so the fold begins anew behind it."""
         lane = self.lane
         lane.unreadable[topics.EVENTS] = lane.unreadable.get(topics.EVENTS, 0) + 1
-        for promise in (1, 3, 4, 5, 7, 8, 9, 11):
+        for promise in (1, 3, 4, 5, 7, 8, 9, 10, 11, 14):
             lane.findings.undecided(promise, "events cannot be read by this keylane: upgrade it")
         lane.fold.lose_track()
         lane.fold.last_seq += 1
@@ -109,6 +114,8 @@ class _Judge:
         self.grants.close()
         self.requests.close(drained, configured.retention_ms, observed_ms)
         self.leases.close()
+        self.locks.close(configured)
+        self.agents.close(drained, configured)
         self.commits.close(drained, self.grants)
         self.states.close()
         self.clashes.close(drained)
@@ -123,6 +130,7 @@ class Verifier:
         self._findings = findings = Findings(PROMISES if promises is None else promises)
         self._judges: dict[int, _Judge] = {}
         self._cycles = Cycles(findings)
+        self._secrecy = Secrecy(findings)
         self._metadata: Metadata | None = None
         self._configured = Configured()
         self._acknowledged: list[Acknowledged] = []
@@ -147,13 +155,19 @@ class Verifier:
             case Effect():
                 self._effects.append(line)
             case Span():
-                if line.topic not in (topics.WAITS, topics.METADATA):
+                if line.topic == topics.WAITS:
+                    self._cycles.reaches(line)
+                elif line.topic != topics.METADATA:
                     self._judge(line.partition).lane.reaches(line)
 
     def _entry(self, entry: Entry) -> None:
         records, topic = self._findings.report.records, entry.topic
         records[topic] = records.get(topic, 0) + 1
         judge_sizes(self._findings, entry)
+        if topic in INPUTS:
+            self._secrecy.take_input(entry, self._judge(entry.partition).lane.take(entry))
+            return
+        self._secrecy.take_output(entry)
         if topic == topics.EVENTS:
             self._judge(entry.partition).take_event(entry)
         elif topic == topics.WAITS:
@@ -180,4 +194,5 @@ class Verifier:
             judge_sent_on(requests)
             judge_acknowledged(requests, self._acknowledged)
         self._cycles.close()
+        self._secrecy.close(drained)
         return self._findings.done()

@@ -11,22 +11,33 @@ from typing import Any
 import msgspec
 from core.bench import Bench
 from msgspec.structs import replace
+from verify.waiting_model import Waiting
 
 from keylane.journal.memory import MemoryJournal
 from keylane.router.core.policy import Policy
-from keylane.router.core.records import Output
+from keylane.router.core.records import Output, WaitChecked
+from keylane.router.core.step import step_checked
 from keylane.schemas import topics
 from keylane.schemas.codec import Undecodable, decode_request, decode_result, encode
 from keylane.schemas.requests import Request
 from keylane.schemas.results import Result
+from keylane.schemas.state import WaitLink
 from keylane.verify import Entry, Line, Report, verify
 
 
 class Recorder(Bench):
     """A bench that keeps its history as a journal would: every topic, with positions in the lane's record."""
 
-    def __init__(self, policy: Policy | None = None, partition: int = 0, partitions: int = 1) -> None:
+    def __init__(
+        self,
+        policy: Policy | None = None,
+        partition: int = 0,
+        partitions: int = 1,
+        waiting: Waiting | None = None,
+    ) -> None:
         self.entries: list[Entry] = []
+        self.waiting = Waiting(self.entries) if waiting is None else waiting
+        """What all lanes say of who waits for whom. Of one lane alone it is part of its history."""
         self.commits: list[int] = []
         """How many entries there were after each commit."""
         self.ends: dict[str, int] = {}
@@ -56,8 +67,27 @@ class Recorder(Bench):
             self._note(output.topic, output.key.encode(), encode(output.record))
         for key, record in changed.items():
             self._note(topics.STATE, key, None if record is None else encode(record))
+        for key, record in changed.items():
+            if key.startswith(LINK):
+                link = record if isinstance(record, WaitLink) else None
+                self.waiting.say(self.partition, self.lane.own.claim, key[len(LINK) :].decode(), link)
         self.commits.append(len(self.entries))
         return outputs
+
+    def reload(self) -> None:
+        super().reload()
+        self.waiting.load(self.partition, self.lane.own.claim, self.lane.links.values())
+
+    def checked(self, request: str, holder: str | None = None, *cycle: str) -> list[Output]:
+        """What the graph has to say of the request's edge, whatever is asked for; if it has one."""
+        answer = self.waiting.answers.get(request)
+        if answer is None:
+            return []
+        step_checked(self.lane, WaitChecked(request, *answer), self.now)
+        return self.commit()
+
+
+LINK = b"link/"
 
 
 def recorded(journal: MemoryJournal) -> list[Entry]:

@@ -1,4 +1,4 @@
-"""How cases of broken promises are written: a function of the good history, and the number of the promise it breaks."""
+"""How cases of broken promises are written: a function of a good history, and the number of the promise it breaks."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from verify.recording import changed, find
+from verify.stories import story
 
 from keylane.verify import Entry, Line
 
@@ -15,9 +16,9 @@ Case = Callable[[list[Entry]], Spoiled]
 CASES: list[Any] = []
 
 
-def breaks(promise: int) -> Callable[[Case], Case]:
+def breaks(promise: int, of: Callable[[], tuple[Entry, ...]] = story) -> Callable[[Case], Case]:
     def add(case: Case) -> Case:
-        CASES.append(pytest.param(promise, case, id=f"{promise}-{case.__name__}"))
+        CASES.append(pytest.param(promise, of, case, id=f"{promise}-{case.__name__}"))
         return case
 
     return add

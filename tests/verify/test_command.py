@@ -130,7 +130,7 @@ def test_what_is_open_is_said_and_with_drained_is_a_violation(folder: Path) -> N
     ("words", "says"),
     [
         (("nowhere.jsonl",), "nowhere.jsonl"),
-        (("--promise", "14", "x"), "there are 1 to 13"),
+        (("--promise", "15", "x"), "there are 1 to 14"),
         (("x", "--redact"), "--save FILE"),
         (("x", "-"), "one of them"),
         (("bad.jsonl",), "bad.jsonl, line 2"),

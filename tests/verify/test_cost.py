@@ -12,7 +12,7 @@ from core.bench import policy
 from verify.recording import Recorder, judged
 
 import keylane.verify
-from keylane.router.core.policy import ActionPolicy
+from keylane.router.core.policy import ActionPolicy, Bounds
 from keylane.verify import Entry
 
 FOLDER = str(Path(keylane.verify.__file__).parent)
@@ -76,7 +76,56 @@ def many_repeats(size: int) -> list[Entry]:
     return bench.entries
 
 
-@pytest.mark.parametrize("history", [one_queue, much_backoff, many_repeats])
+def one_lock(size: int) -> list[Entry]:
+    """Held and renewed for long, while others wait for it and are withdrawn; then all of them have it in turn."""
+    bench = Recorder(policy(bounds=Bounds(locks_per_session=10**6)))
+    bench.lock("l", "s")
+    for number in range(size):
+        bench.lock(f"l{number}", "all", hold=str(number), wait_ms=86_400_000)
+        bench.renew("l")
+    for number in range(0, size, 2):
+        bench.cancel(f"l{number}")
+    bench.release("l")
+    for number in range(1, size, 2):
+        bench.renew(f"l{number}")
+        bench.release(f"l{number}")
+    return bench.entries
+
+
+def many_sessions(size: int) -> list[Entry]:
+    """Each holds one and waits for the next, so that every wait is one more of a chain; and then each ends."""
+    bench = Recorder(policy())
+    for number in range(size):
+        bench.lock(f"a{number}", f"s{number}", f"deploy://{number}", explicit=True)
+    for number in range(size - 1):
+        bench.lock(f"b{number}", f"s{number}", f"deploy://{number + 1}", explicit=True, wait_ms=60_000)
+    for number in reversed(range(size)):
+        bench.end_session(f"s{number}")
+        bench.end_session(f"s{number}")
+    bench.wait(60_000)
+    return bench.entries
+
+
+def many_deadlocks(size: int) -> list[Entry]:
+    """Two sessions, again and again."""
+    bench = Recorder(policy())
+    for number in range(size):
+        one, other = f"x{number}", f"y{number}"
+        bench.lock(one, "one", "deploy://x", explicit=True)
+        bench.lock(other, "two", "deploy://y", explicit=True)
+        bench.lock(f"{one}y", "one", "deploy://y", explicit=True, wait_ms=60_000)
+        bench.lock(f"{other}x", "two", "deploy://x", explicit=True, wait_ms=60_000)
+        bench.checked(f"{other}x")
+        for session in ("one", "two"):
+            bench.end_session(session)
+    assert any(b'"cycle"' in (each.value or b"") for each in bench.entries)
+    return bench.entries
+
+
+HISTORIES = [one_queue, much_backoff, many_repeats, one_lock, many_sessions, many_deadlocks]
+
+
+@pytest.mark.parametrize("history", HISTORIES)
 def test_twice_as_much_takes_twice_as_long(history: Any) -> None:
     small, large = (history(size) for size in (100, 400))
     per_record = [lines_run(entries) / len(entries) for entries in (small, large)]

@@ -5,20 +5,31 @@ A case takes the good history, spoils it in one way, and names places that the c
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from verify.recording import judged, told
 from verify.spoiling import CASES, Case
 from verify.stories import story
 
-from keylane.verify import Acknowledged, Configured, Effect
-from verify import spoiled_grants, spoiled_outputs, spoiled_requests
+from keylane.verify import Acknowledged, Configured, Effect, Entry
+from verify import (
+    spoiled_deadlocks,
+    spoiled_grants,
+    spoiled_lock_leases,
+    spoiled_locks,
+    spoiled_outputs,
+    spoiled_requests,
+    spoiled_secrets,
+)
 
 assert all((spoiled_grants, spoiled_outputs, spoiled_requests))  # they add their cases
+assert all((spoiled_deadlocks, spoiled_lock_leases, spoiled_locks, spoiled_secrets))
 
 
-@pytest.mark.parametrize(("promise", "case"), CASES)
-def test_a_broken_promise_is_found(promise: int, case: Case) -> None:
-    entries, places = case(list(story()))
+@pytest.mark.parametrize(("promise", "of", "case"), CASES)
+def test_a_broken_promise_is_found(promise: int, of: Callable[[], tuple[Entry, ...]], case: Case) -> None:
+    entries, places = case(list(of()))
     report = judged(entries)
     found = [each for each in report.violations if each.promise == promise]
     assert found, told(report)
@@ -31,7 +42,7 @@ def test_the_history_that_is_spoiled_is_good() -> None:
 
 
 def test_every_promise_has_a_way_of_being_broken() -> None:
-    assert {case.values[0] for case in CASES} == set(range(1, 14))
+    assert {case.values[0] for case in CASES} == set(range(1, 15))
 
 
 def test_only_the_promises_that_are_asked_for_are_told() -> None:

@@ -10,6 +10,7 @@ from core.walk import MIXED, random_step, settle
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
+from verify.lock_stories import lock_story
 from verify.recording import Recorder, changed, compacted, find, judged, told, value_of, without
 from verify.spoiling import place
 from verify.stories import story
@@ -29,7 +30,9 @@ def walked(seed: int, steps: int = 150) -> Recorder:
 
 
 @pytest.mark.parametrize("seed", range(40))
-@pytest.mark.parametrize("topic", ["events", "requests", "results", "items.default", "conflicts", "deadletters", "all"])
+@pytest.mark.parametrize(
+    "topic", ["events", "requests", "results", "items.default", "conflicts", "deadletters", "waits", "all"]
+)
 def test_retention_breaks_no_promise(topic: str, seed: int) -> None:
     """Of one topic, or of all but `state`, the beginning is gone."""
     entries = walked(seed).entries
@@ -117,11 +120,12 @@ def test_an_id_that_was_forgotten_may_come_again() -> None:
 settled = settings(max_examples=150, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
 
 
+@pytest.mark.parametrize("of", [story, lock_story])
 @settled
-@given(st.data())
-def test_no_history_is_too_strange_to_be_judged(data: st.DataObject) -> None:
+@given(data=st.data())
+def test_no_history_is_too_strange_to_be_judged(of: Callable[[], tuple[Entry, ...]], data: st.DataObject) -> None:
     """Whatever a file holds: lines left out, doubled, exchanged, or with other values."""
-    entries = list(story())
+    entries = list(of())
     for _ in range(data.draw(st.integers(1, 6))):
         index = data.draw(st.integers(0, len(entries) - 1))
         match data.draw(st.integers(0, 4)):
@@ -134,13 +138,17 @@ def test_no_history_is_too_strange_to_be_judged(data: st.DataObject) -> None:
             case 3 if entries[index].value is not None:
                 names = sorted(value_of(entries[index])) if (entries[index].value or b"")[:1] == b"{" else []
                 if names:
-                    value = data.draw(st.none() | st.integers(-5, 2**53) | st.sampled_from(["r1", "w1", "x/y", ""]))
+                    value = data.draw(
+                        st.none() | st.integers(-5, 2**53) | st.sampled_from(["r1", "w1", "l3", "s8", "x/y", ""])
+                    )
                     entries = changed(entries, index, **{data.draw(st.sampled_from(names)): value})
             case _:
-                entries[index] = replace(entries[index], topic=data.draw(st.sampled_from(["events", "state", "?"])))
+                entries[index] = replace(
+                    entries[index], topic=data.draw(st.sampled_from(["events", "state", "waits", "requests", "?"]))
+                )
     for drained in (True, False):
         for violation in judged(entries, drained=drained).violations:
-            assert violation.message and 1 <= violation.promise <= 13
+            assert violation.message and 1 <= violation.promise <= 14
     assert list(decode_lines(encode_line(entry) for entry in entries if entry.value != b"")) is not None
 
 
