@@ -7,7 +7,7 @@ from functools import cache
 from core.bench import policy
 from msgspec.structs import replace
 from verify.recording import Recorder
-from verify.waiting_model import Waiting
+from verify.waiting_lanes import Waiting
 
 from keylane.journal.partitioner import partition_of
 from keylane.router.core.policy import LockPolicy, Policy

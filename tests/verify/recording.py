@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 from core.bench import Bench
 from msgspec.structs import replace
-from verify.waiting_model import Waiting
+from verify.waiting_lanes import Waiting
 
 from keylane.journal.memory import MemoryJournal
 from keylane.router.core.policy import Policy

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 from verify.faults import assert_broken
-from verify.waiting_model import Answer, Waiting
+from verify.waiting_lanes import Answer, Waiting
 
 from keylane.router.core import dispatch, endings, lane, links, locks, step, transitions
 from keylane.router.core.lane import Lane
