@@ -12,7 +12,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from keylane.router.core.policy import ActionPolicy, Limit, OnConflict, Then
-from keylane.router.durations import Duration, duration, milliseconds
+from keylane.schemas.durations import Duration, duration, milliseconds
 
 POOL = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 """Pools are part of topic names."""

@@ -19,8 +19,8 @@ from msgspec.structs import replace
 from keylane.router.actions import CHOICES, ActionTable, LimitTable, check_pool, policy_of
 from keylane.router.core.policy import ActionPolicy, Bounds, LockPolicy, Policy
 from keylane.router.core.shape import TTL_MS_MIN
-from keylane.router.durations import Duration, milliseconds
 from keylane.schemas.conflicts import ConflictKind
+from keylane.schemas.durations import Duration, milliseconds
 from keylane.schemas.metadata import ScopeRule
 from keylane.schemas.scopes import Scopes
 from keylane.schemas.state import LOCK_ACTION

@@ -11,7 +11,7 @@ import msgspec
 from keylane.router.actions import values_of
 from keylane.router.config import SCALARS, gather, load_config
 from keylane.router.core.policy import ActionPolicy
-from keylane.router.durations import duration
+from keylane.schemas.durations import duration
 
 DEFAULT = "default"
 

@@ -9,7 +9,7 @@ import pytest
 
 from keylane.router.config import BadConfig, load_config
 from keylane.router.core.policy import ActionPolicy
-from keylane.router.durations import duration
+from keylane.schemas.durations import duration
 from keylane.router.effective import effective
 
 FILE = """
