@@ -8,6 +8,7 @@ mended: whoever could write there may know, or have chosen, what is in it.
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -23,6 +24,7 @@ OTHERS = 0o077
 FILE_BYTES_MAX = 64 * 1024
 UNFINISHED = ".new-"
 """Begins the name of a file that is still written, or whose writer was killed. It may hold what the file was to."""
+NEW = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 TRIES_MAX = 100
 
 
@@ -42,9 +44,10 @@ def private_folder(path: Path) -> None:
 
 
 def read_private(path: Path) -> bytes | None:
-    """What is in it; None where there is none. Raises `ConfigError` for one that is not private."""
+    """What is in it; None where there is none. Raises `ConfigError` where it or its folder is not private."""
     try:
         with told_plainly(path):
+            _check(path.parent, os.lstat(path.parent), stat.S_ISDIR, "folder", FOLDER_MODE)
             # Not a link's target, and no waiting for whoever writes to a pipe.
             descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except ConfigError as refused:
@@ -69,6 +72,40 @@ def create_private(path: Path, data: bytes) -> bool:
     return _put(path, data, os.link)
 
 
+@contextmanager
+def locked_private(path: Path) -> Iterator[None]:
+    """An empty file that `is_locked` while the block runs. Leaving by an exception, or by death, leaves it there."""
+    unfinished = path.parent / f"{UNFINISHED}{token_hex(8)}"
+    with told_plainly(path):
+        _folder(path.parent)
+        descriptor = os.open(unfinished, NEW, FILE_MODE)
+    try:
+        with told_plainly(path):
+            # Locked before it has its name: whoever finds it under that finds it locked.
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            os.rename(unfinished, path)
+            _sync(path.parent)
+        yield
+        path.unlink(missing_ok=True)
+    finally:
+        os.close(descriptor)
+
+
+def is_locked(path: Path) -> bool:
+    """Whether the process that made it by `locked_private` is still in its block."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
 def _put(path: Path, data: bytes, into_place: Callable[[Path, Path], None]) -> bool:
     with told_plainly(path):
         for _ in range(TRIES_MAX):
@@ -82,9 +119,8 @@ def _put(path: Path, data: bytes, into_place: Callable[[Path, Path], None]) -> b
 
 def _put_once(path: Path, data: bytes, into_place: Callable[[Path, Path], None]) -> bool:
     unfinished = path.parent / f"{UNFINISHED}{token_hex(8)}"
-    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
-        with os.fdopen(os.open(unfinished, flags, FILE_MODE), "wb") as file:
+        with os.fdopen(os.open(unfinished, NEW, FILE_MODE), "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

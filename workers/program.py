@@ -10,7 +10,6 @@ import logging
 import math
 import os
 import shutil
-import signal
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ import msgspec
 from anyio.abc import ByteReceiveStream, Process
 
 from keylane.workers.item import Done, Fail, Item, Json, Retry
+from keylane.workers.process_groups import end_group
 from keylane.workers.program_lines import Blocked, GaveUp, Lines, Progressed, Resulted, ToRetry, said
 
 log = logging.getLogger("keylane.workers.program")
@@ -127,7 +127,7 @@ class Running:
                 tasks.start_soon(self._follow_output, process)
                 await process.wait()
                 # What it left running would act without a lease.
-                await self._end_group(process)
+                await end_group(process.pid, process.wait, self._kill_after_s)
                 self._is_over = True
                 for read in self._reads:
                     read.deadline = anyio.current_time() + DRAIN_S
@@ -135,7 +135,7 @@ class Running:
             raise _first(group) from None
         finally:
             with anyio.CancelScope(shield=True):
-                await self._end_group(process)
+                await end_group(process.pid, process.wait, self._kill_after_s)
                 await process.aclose()
         return self._judged(process.returncode)
 
@@ -221,34 +221,6 @@ class Running:
             text = line[:OWN_LINE_CHARACTERS_MAX].decode(errors="replace")
             extra = {"run": self._item.run, "token": self._item.token, "resource": self._item.resource}
             log.log(level, "%s %s: %s", self._item.action, how, text, extra=extra)
-
-    async def _end_group(self, process: Process) -> None:
-        """Nothing of the program's group is left when this returns."""
-        if not _signal_group(process, signal.SIGTERM):
-            return
-        with anyio.move_on_after(self._kill_after_s, shield=True):
-            await process.wait()
-            while _signal_group(process, 0):  # noqa: ASYNC110
-                await anyio.sleep(GROUP_POLL_S)
-            return
-        _signal_group(process, signal.SIGKILL)
-        with anyio.CancelScope(shield=True):
-            await process.wait()
-
-
-GROUP_POLL_S = 0.02
-"""Of a group that is not ours to wait for, nothing tells that it is empty."""
-
-
-def _signal_group(process: Process, number: int) -> bool:
-    """Whether there was anybody to signal. It leads its session, so its pid names the group."""
-    try:
-        os.killpg(process.pid, number)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return False  # macOS: only zombies are left of it
-    return True
 
 
 def _first(error: BaseException) -> BaseException:
