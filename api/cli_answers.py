@@ -15,6 +15,43 @@ class CancelAnswered(msgspec.Struct, frozen=True, kw_only=True):
     answer: Literal["withdrawn", "stop_asked"]
 
 
+class LockAcquired(msgspec.Struct, frozen=True, kw_only=True):
+    """`resource` is held by `session` under the fencing token `token`. Its lease ends at `expires`, unless renewed."""
+
+    resource: str
+    run: str
+    token: int
+    session: str
+    expires: str
+
+
+class LockRenewed(msgspec.Struct, frozen=True, kw_only=True):
+    """The lease of a lock runs anew, until `expires`; while it is `blocked` nothing renews it."""
+
+    resource: str
+    run: str
+    token: int
+    session: str
+    expires: str
+    blocked: str | None = None
+
+
+class LockReleased(msgspec.Struct, frozen=True, kw_only=True):
+    """A lock was given back; or withdrawn, where it was waited for and `token` is None."""
+
+    resource: str
+    run: str
+    token: int | None
+    session: str
+
+
+class SessionOver(msgspec.Struct, frozen=True, kw_only=True):
+    """An agent's session was ended. `runs`: the locks that it held or waited for until then."""
+
+    session: str
+    runs: tuple[str, ...]
+
+
 class Serving(msgspec.Struct, frozen=True, kw_only=True):
     """A router owns lanes of the journal at `url` and turns them."""
 

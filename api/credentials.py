@@ -27,7 +27,7 @@ from typing import TypeVar
 
 import msgspec
 
-from keylane.errors import ConfigError
+from keylane.errors import ConfigError, Refused
 from keylane.locks import Credential
 from keylane.private_files import (
     FOLDER_MODE,
@@ -116,9 +116,19 @@ class Credentials:
 
     @contextmanager
     def asking(self, session: KeptSession, key: str) -> Iterator[None]:
-        """Leave word that `key` is asked for: it stays if the process dies, or leaves the block by an exception."""
-        with locked_private(self._folder_of(session.id) / f"{_digest(key)}{ASKED}{token_hex(8)}"):
-            yield
+        """Leave word that `key` is asked for. It stays where the process dies, or it is not known what became of it.
+
+        A refusal is known: a session that is there for this alone goes with it.
+        """
+        path = self._folder_of(session.id) / f"{_digest(key)}{ASKED}{token_hex(8)}"
+        with locked_private(path):
+            try:
+                yield
+            except Refused:
+                path.unlink(missing_ok=True)
+                if not session.named:
+                    self.forget(session)
+                raise
 
     def keep(self, credential: Credential) -> None:
         """Write the credential, and remove those of the key before it. It is on disk when this returns."""
