@@ -23,7 +23,9 @@ from keylane import (
     cli_conflicts,
     cli_deadletters,
     cli_doctor,
+    cli_hold,
     cli_ingest,
+    cli_locks,
     cli_operating,
     cli_people,
     cli_requests,
@@ -47,7 +49,7 @@ class _Invocation:
         self.stdin = stdin
         self.renderer = Renderer("text", out, err)
 
-    def context(self, url: str | None, output: Output) -> CommandContext:
+    def context(self, url: str | None, output: Output, program: tuple[str, ...]) -> CommandContext:
         self.renderer = Renderer(output, self.out, self.err)
         return CommandContext(
             url=url,
@@ -58,6 +60,7 @@ class _Invocation:
             show=self.renderer.show,
             warn=self.renderer.warn,
             note=self.renderer.note,
+            program=program,
         )
 
 
@@ -78,6 +81,16 @@ def _add_commands(app: App) -> None:
     app.command(cli_requests.request)
     app.command(cli_requests.who)
     app.command(cli_requests.cancel)
+    app.command(cli_hold.hold)
+    lock = App(name="lock", help="Locks that are kept between commands.")
+    lock.command(cli_locks.acquire)
+    lock.command(cli_locks.renew)
+    lock.command(cli_locks.release)
+    lock.command(cli_locks.list_all, name="list")
+    app.command(lock)
+    session = App(name="session", help="Sessions of agents.")
+    session.command(cli_locks.end_session, name="end")
+    app.command(session)
     app.command(cli_people.change)
     app.command(cli_people.decide)
     app.command(cli_conflicts.conflicts)
@@ -139,12 +152,21 @@ def build(invocation: _Invocation) -> App:
         output:
             Text for people, or JSON: one object an answer, a line each.
         """
+        tokens, program = _parted(tokens)
         # The format first: an error in the rest of the line is already told in it.
-        context = invocation.context(url, output)
+        context = invocation.context(url, output, program)
         command, bound, unparsed = app.parse_args(tokens, exit_on_error=False, print_error=False)
         return command(*bound.args, **bound.kwargs, **{name: context for name in unparsed})
 
     return app
+
+
+def _parted(tokens: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The words of a command, and those of the program that it runs: of `hold`, whose own can be any number."""
+    if tokens[:1] != ("hold",) or "--" not in tokens:
+        return tokens, ()
+    at = tokens.index("--")
+    return tokens[:at], tokens[at + 1 :]
 
 
 def _perform(app: App, arguments: Sequence[str]) -> msgspec.Struct | None:

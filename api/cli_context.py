@@ -30,6 +30,8 @@ class CommandContext:
     show: Callable[[msgspec.Struct], None]
     warn: Callable[[str], None]
     note: Callable[[str], None]
+    program: tuple[str, ...] = ()
+    """What stands after `--`, where that is a program to run."""
 
 
 # `parse=False` keeps it off the command line; `cli.main` hands it over by the name of the parameter.
@@ -42,3 +44,11 @@ class ClaimBroken(Exception):
 
 class UsageError(Exception):
     """The command line cannot mean anything. The message says what to write instead."""
+
+
+class NotRun(Exception):
+    """A program that was to be run cannot be; `exit_code` is a shell's for that."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code

@@ -3,7 +3,8 @@
 0 done, 1 the run failed or a promise was broken, 2 usage (also a key, record or line that cannot be), 3 not found
 (also what a promise could be judged by), 4 fenced or lost, 5 conflict or refused, 69 no journal or no router
 answered, 70 a fault in keylane, 75 `LOCK_HELD`, 78 configuration, 130 interrupted, 141 nobody reads the output. A
-refusal is never 0.
+refusal is never 0. `hold` ends with its command's own exit code: 126 and 127 where that cannot be run, 128 and the
+signal that ended it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import NamedTuple
 import msgspec
 
 from keylane.cli_answers import Diagnosed, Ingested, Judged, Planned, ReplayDone
-from keylane.cli_context import ClaimBroken, UsageError
+from keylane.cli_context import ClaimBroken, NotRun, UsageError
 from keylane.cli_text import line
 from keylane.errors import KeylaneError
 from keylane.journal.errors import AccessDenied, BadUrl, JournalError, TooLarge, TopicMismatch
@@ -112,11 +113,14 @@ def failure_of(error: BaseException) -> Failure:
             return Failure(None, BROKEN_PIPE)
         case SystemExit(code=int(status)):
             return Failure(None, status)
+        case NotRun(exit_code=status):
+            body: dict[str, object] = {"code": "USAGE", "message": str(error), "suggestion": "Correct the command."}
+            return Failure(body, status)
         case KeylaneError():
             return Failure(error.to_envelope()["error"], exit_of_code(error.code))
     for kind, code, suggestion in KNOWN:
         if isinstance(error, kind):
-            body: dict[str, object] = {"code": code, "message": str(error), "suggestion": suggestion}
+            body = {"code": code, "message": str(error), "suggestion": suggestion}
             return Failure(body, exit_of_code(code))
     told = f"{type(error).__name__}: {line(str(error))}"
     return Failure({"code": "INTERNAL", "message": told, "suggestion": REPORT_IT}, FAULT, is_fault=True)

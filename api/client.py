@@ -322,16 +322,22 @@ class Client:
         return ownership(seen, key, layout.owner_of(key), commands.wall_ms())
 
     def lock(
-        self, *resources: str, wait_s: float = 0, ttl_s: float | None = None
+        self,
+        *resources: str,
+        wait_s: float = 0,
+        ttl_s: float | None = None,
+        session: Session | None = None,
+        explicit: bool | None = None,
     ) -> AbstractAsyncContextManager[Lease]:
-        """Hold resources for as long as the block runs: all of them, or none.
+        """Hold resources for as long as the block runs: all of them, or none. `session` and `explicit` as in `acquire`;
+        of several keys a session of their own is explicit, too.
 
         Renewed in the background at a third of each lease, which is `ttl_s` long (else as the router has it). Where
         one is held by another, waits up to `wait_s` for it. Raises `LockHeld`, `Refused` (`DEADLOCK` with `cycle`
         among them), `Unavailable`. On every way out what is held is given back; where it was lost meanwhile, leaving
         the block raises `LeaseLost`, unless an exception is on its way already.
         """
-        return holding(self._locking, resources, wait_s, ttl_s)
+        return holding(self._locking, resources, wait_s, ttl_s, session, explicit)
 
     async def acquire(
         self,

@@ -27,7 +27,7 @@ from typing import TypeVar
 
 import msgspec
 
-from keylane.errors import ConfigError, Refused
+from keylane.errors import ConfigError, LeaseLost, Refused
 from keylane.locks import Credential
 from keylane.private_files import (
     FOLDER_MODE,
@@ -118,13 +118,13 @@ class Credentials:
     def asking(self, session: KeptSession, key: str) -> Iterator[None]:
         """Leave word that `key` is asked for. It stays where the process dies, or it is not known what became of it.
 
-        A refusal is known: a session that is there for this alone goes with it.
+        A refusal and a loss are known: a session that is there for this alone goes with them.
         """
         path = self._folder_of(session.id) / f"{_digest(key)}{ASKED}{token_hex(8)}"
         with locked_private(path):
             try:
                 yield
-            except Refused:
+            except (Refused, LeaseLost):
                 path.unlink(missing_ok=True)
                 if not session.named:
                     self.forget(session)

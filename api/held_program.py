@@ -104,8 +104,9 @@ class HeldProgram:
         return self._over.code
 
     def signal(self, number: int) -> None:
-        """To all of its group."""
-        signal_group(self.pid, number)
+        """To all of its group, until it is over."""
+        if self._over is None:
+            signal_group(self.pid, number)
 
     def held_until(self, deadline_ms: int) -> None:
         """Tell the guard: until then (of `boottime_ms`) it is held for certain."""
@@ -115,7 +116,13 @@ class HeldProgram:
     async def end(self) -> None:
         """End all of its group: SIGTERM, and SIGKILL after `kill_after_s`."""
         self.held_until(boottime_ms() + round(self.kill_after_s * 2_000) + 60_000)  # it is ended here
-        await end_group(self.pid, self.ended, self.kill_after_s)
+        await end_group(self.pid, self._gone, self.kill_after_s)
+
+    async def _gone(self) -> None:
+        """As `ended`, whoever looks at SIGCHLD or not."""
+        while self._over is None:
+            self.changed()
+            await anyio.sleep(GROUP_POLL_S)
 
     def close(self) -> None:
         """Kill what has not ended, and let the guard go."""

@@ -93,17 +93,25 @@ class Lease:
 
     # -- for `holding` alone -------------------------------------------------------------------------------------
 
-    async def take_all(self, resources: Sequence[str], wait_s: float, ttl_s: float | None) -> None:
+    async def take_all(
+        self,
+        resources: Sequence[str],
+        wait_s: float,
+        ttl_s: float | None,
+        session: Session | None,
+        explicit: bool | None,
+    ) -> None:
         """Acquire one lock an owning key, in their order, which is the same for everybody. Failing on the way, it gives
         back what it has."""
         owners = await self._locking.owners(resources)
         asked: dict[str, list[str]] = {}
         for key, owner in sorted(owners.items(), key=lambda each: (each[1], each[0])):
             asked.setdefault(owner, []).append(key)
-        session = self._locking.session
+        named = session or self._locking.session
         ttl_ms = None if ttl_s is None else commands.milliseconds("ttl", ttl_s)
-        explicit = session is not None or len(asked) > 1
-        terms = Terms(session or Session.new(), uuid4().hex, ttl_ms, explicit)
+        if explicit is None:
+            explicit = named is not None or len(asked) > 1
+        terms = Terms(named or Session.new(), uuid4().hex, ttl_ms, explicit)
         ends_s = anyio.current_time() + wait_s
         try:
             for keys in asked.values():
@@ -209,13 +217,18 @@ class Lease:
 
 @asynccontextmanager
 async def holding(
-    locking: Locking, resources: Sequence[str], wait_s: float, ttl_s: float | None
+    locking: Locking,
+    resources: Sequence[str],
+    wait_s: float,
+    ttl_s: float | None,
+    session: Session | None,
+    explicit: bool | None,
 ) -> AsyncIterator[Lease]:
     """See `Client.lock`."""
     if not resources:
         raise ValueError("lock: name at least one resource")
     lease = Lease(locking)
-    await lease.take_all(resources, wait_s, ttl_s)
+    await lease.take_all(resources, wait_s, ttl_s, session, explicit)
     try:
         yield lease
     except BaseException:

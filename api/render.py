@@ -86,6 +86,10 @@ def text_of(answer: msgspec.Struct) -> Iterator[Row]:
 
         if kind in PEOPLE_TEXTS:
             return PEOPLE_TEXTS[kind](answer)
+        from keylane.render_locks import LOCK_TEXTS
+
+        if kind in LOCK_TEXTS:
+            return LOCK_TEXTS[kind](answer)
         from keylane.render_operating import OPERATING_TEXTS
 
         return OPERATING_TEXTS[kind](answer)

@@ -22,6 +22,7 @@ from keylane.cli_text import block, line
 from keylane.deadletters import LetterShown, Replayed
 from keylane.history import EventShown
 from keylane.lanes import LaneLag, LeaseShown
+from keylane.render_locks import lock_word
 from keylane.schemas.deadletters import DeadLetter
 
 Row = tuple[str, str]
@@ -30,7 +31,8 @@ SAID = (
     "resource", "action", "run", "request", "requests", "status", "code", "reason", "message", "holder", "session",
     "token", "attempt", "position", "report", "name", "pool", "topic", "offset", "to_partition", "blocked",
     "verdict", "by", "what", "version", "previous", "version_seen", "effect", "change", "conflict",
-    "note", "ready_in_ms",
+    "note", "ready_in_ms", "lease_ms", "claim_ms", "waited_ms", "held_ms", "held_since", "lease_expires_in_ms",
+    "retry_after_ms", "cycle", "runs",
 )  # fmt: skip
 """What of an event is said, in this order; JSON has all of it."""
 GRAVE = {"Refused", "Lost", "Fenced", "DeadLettered", "AttemptFailed"}
@@ -73,11 +75,15 @@ def _event_rows(shown: EventShown) -> Iterator[Row]:
         return
     kind = type(event).__name__
     words = [event.time, place, kind]
+    if (as_lock := lock_word(event)) is not None:
+        words.append(f"({as_lock})")
     for name in SAID:
         value = getattr(event, name, None)
-        if value not in (None, "", ()):
+        if value not in (None, "", ()) and not (value == 0 and name.endswith("_ms")):
             text = ",".join(value) if isinstance(value, tuple) else str(value)
             words.append(f"{name}={line(text)}")
+    if (error := getattr(event, "error", None)) is not None:
+        words.append(f"error={error.code}: {line(error.message)}")
     words += [name for name in ("repeat", "coalesced", "unserved", "final") if getattr(event, name, False) is True]
     yield " ".join(words), "yellow" if kind in GRAVE else ""
 
