@@ -204,14 +204,29 @@ def run(arguments: Sequence[str], out: TextIO, err: TextIO, stdin: BinaryIO) -> 
     return failure.exit_code
 
 
-def main() -> int:
-    """The entry point of the distribution."""
+def rlock() -> int:
+    """The program `rlock`: `keylane lock acquire`."""
+    return main("lock", "acquire")
+
+
+def runlock() -> int:
+    """The program `runlock`: `keylane lock release`."""
+    return main("lock", "release")
+
+
+def rlock_heartbeat() -> int:
+    """The program `rlock-heartbeat`: `keylane lock renew`."""
+    return main("lock", "renew")
+
+
+def main(*command: str) -> int:
+    """The entry point of the distribution. `command`: what stands before what was given, if anything does."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal may not know a character that an agent does
     # A process can be started without standard input.
     stdin = sys.stdin.buffer if sys.stdin is not None else io.BytesIO()
-    code = run(sys.argv[1:], sys.stdout, sys.stderr, stdin)
+    code = run([*command, *sys.argv[1:]], sys.stdout, sys.stderr, stdin)
     if code == BROKEN_PIPE:
         # The interpreter flushes standard output once more as it goes; nobody reads it (Python docs, SIGPIPE).
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
