@@ -44,6 +44,7 @@ SESSION = "session.json"
 ASKED = ".asked-"
 TEMPORARY = "tmp"
 REMOVED = ".removed-"
+TRIES_MAX = 100
 DIGEST_CHARACTERS = 32
 FORGET_AFTER_S = 30 * 24 * 3_600
 """What nobody has touched for so long is removed: no lock is held so long without a renewal."""
@@ -63,6 +64,9 @@ class KeptSession(msgspec.Struct, frozen=True, kw_only=True):
     def session(self) -> Session:
         """What locks are had by."""
         return Session(self.id, self.secret)
+
+    def __repr__(self) -> str:
+        return f"KeptSession(id={self.id!r}, secret='…', named={self.named})"
 
 
 class Kept(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,7 +106,7 @@ class Credentials:
         self._begin()
         id = token_hex(16) if named is None else named
         path = self._folder_of(id) / SESSION
-        for _ in range(2):
+        for _ in range(TRIES_MAX):
             if (found := self.known(id)) is not None:
                 return found
             new = KeptSession(id=id, secret=Session.new(id).secret, named=named is not None)
