@@ -9,8 +9,8 @@ import pytest
 
 from keylane.router.config import BadConfig, load_config
 from keylane.router.core.policy import ActionPolicy
-from keylane.schemas.durations import duration
 from keylane.router.effective import effective
+from keylane.schemas.durations import duration
 
 FILE = """
 partitions = 3
