@@ -54,14 +54,14 @@ class Shell:
 
     def done(self, program: str, *arguments: str) -> dict[str, Any]:
         """As `run`, of what succeeds; returns its answer."""
-        ran = self.run(program, *arguments, "--output", "json")
+        ran = self.run(program, "--output", "json", *arguments)
         assert ran.returncode == 0, (program, arguments, ran.returncode, ran.stderr)
         answer: dict[str, Any] = json.loads(ran.stdout)
         return answer
 
     def refused(self, code: int, program: str, *arguments: str) -> dict[str, Any]:
         """As `run`, of what ends with `code`; returns its error."""
-        ran = self.run(program, *arguments, "--output", "json")
+        ran = self.run(program, "--output", "json", *arguments)
         assert ran.returncode == code, (program, arguments, ran.returncode, ran.stdout, ran.stderr)
         error: dict[str, Any] = json.loads(ran.stderr.splitlines()[-1])["error"]
         return error
