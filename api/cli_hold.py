@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from cyclopts import Parameter
 
-from keylane.cli_context import Context, NotRun, UsageError
+from keylane.cli_context import Context, UsageError
 from keylane.cli_locks import AS_IT_IS, NO_SESSION, AcquireFlags, SessionFlags, seconds
 
 
@@ -57,13 +57,11 @@ def hold(
     resources:
         What is held: URIs or ARNs.
     """
-    import shutil
-
     import anyio
 
     from keylane.commands import checked_key
-    from keylane.held_program import HeldProgram
-    from keylane.holding import NOT_FOUND, Holding, Terms
+    from keylane.held_program import HeldProgram, look_for
+    from keylane.holding import Holding, Terms
 
     if not resources:
         raise UsageError("name what is to be held, as in keylane hold deploy://api-prod -- ./migrate.sh")
@@ -78,8 +76,7 @@ def hold(
         max_s=None if flags.max is None else seconds("--max", flags.max),
     )
     kill_after_s = seconds("--kill-after", flags.kill_after)
-    if shutil.which(context.program[0]) is None:
-        raise NotRun(f"there is no program {context.program[0]!r} that can be run", NOT_FOUND)
+    look_for(context.program[0])
     program = HeldProgram(context.program, kill_after_s)  # forks, so before anything that has threads
     try:
         code = anyio.run(Holding(terms, program, context).run)

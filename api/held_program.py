@@ -8,8 +8,10 @@ parent-death signal would reach the program alone, none of what it started, and 
 
 from __future__ import annotations
 
+import errno
 import os
 import select
+import shutil
 import signal
 import socket
 import time
@@ -21,6 +23,7 @@ from typing import NoReturn
 import anyio
 import msgspec
 
+from keylane.cli_context import NotRun
 from keylane.workers.clock import boottime_ms
 from keylane.workers.process_groups import GROUP_POLL_S, end_group, signal_group
 
@@ -39,6 +42,23 @@ class NotStarted(Exception):
     def __init__(self, number: int) -> None:
         super().__init__(os.strerror(number))
         self.number = number
+
+
+NOT_FOUND = 127
+NOT_RUNNABLE = 126
+"""As shells have it."""
+
+
+def not_run(name: str, failed: NotStarted) -> NotRun:
+    """Why a program could not be run."""
+    return NotRun(f"{name}: {failed}", NOT_FOUND if failed.number == errno.ENOENT else NOT_RUNNABLE)
+
+
+def look_for(name: str) -> None:
+    """Raises `NotRun` where there is no such program: better now than when it is held."""
+    if shutil.which(name) is None:
+        is_there = os.sep in name and os.path.exists(name)
+        raise not_run(name, NotStarted(errno.EACCES if is_there else errno.ENOENT))
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ client's.
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import signal
@@ -16,13 +15,14 @@ from dataclasses import dataclass
 import anyio
 import anyio.lowlevel
 from anyio.abc import TaskStatus
+from msgspec.structs import replace
 
 from keylane.cli_context import CommandContext, NotRun
 from keylane.cli_signals import heeded
 from keylane.client import Client
 from keylane.credentials import Credentials, KeptSession
 from keylane.errors import LeaseLost
-from keylane.held_program import Ended, HeldProgram, NotStarted, Stopped
+from keylane.held_program import HeldProgram, NotStarted, Stopped, not_run
 from keylane.lease import Lease
 from keylane.locks_in_hand import kept_by
 from keylane.terminal import Terminal
@@ -31,8 +31,7 @@ from keylane.workers.clock import boottime_ms
 PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGTSTP)
 LOOK_S = 0.5
 """How often the guard is told, and the clock looked at: it runs on while timers rest."""
-NOT_FOUND = 127
-NOT_RUNNABLE = 126
+LOOK_FIRST = "See what it left half done before anything else."
 
 
 @dataclass(frozen=True)
@@ -129,15 +128,14 @@ class Holding:
             await self._program.end()
             self._terminal.close()
         if self._lost is not None:
-            raise LeaseLost(self._lost)
+            raise _stopped(self._lost)
         return code
 
     def _start(self, environment: dict[str, str | None]) -> None:
         try:
             self._program.start(environment)
         except NotStarted as failed:
-            code = NOT_FOUND if failed.number == errno.ENOENT else NOT_RUNNABLE
-            raise NotRun(f"{self._context.program[0]}: {failed}", code) from None
+            raise not_run(self._context.program[0], failed) from None
         held = ", ".join(
             f"{key} (token {token})" for key, token in json.loads(environment["KEYLANE_TOKENS"] or "").items()
         )
@@ -177,10 +175,10 @@ class Holding:
     def _take(self, number: signal.Signals) -> None:
         match number:
             case signal.SIGCHLD:
-                match self._program.changed():
-                    case Stopped(signal=by):
-                        self._terminal.stopped(by)
-                    case Ended():
+                while (what := self._program.changed()) is not None:  # one signal can stand for several
+                    if isinstance(what, Stopped):
+                        self._terminal.stopped(what.signal)
+                    else:
                         self._terminal.take_back()
             case signal.SIGCONT:
                 self._terminal.continued()
@@ -191,3 +189,10 @@ class Holding:
                 self._acquiring.cancel()
             case _:
                 self._program.signal(number)
+
+
+def _stopped(why: str) -> LeaseLost:
+    """What is said of a command that could not run to its end. It need not be that another holds its resource now."""
+    stopped = LeaseLost(f"the command was stopped: {why}")
+    stopped.body = replace(stopped.body, suggestion=LOOK_FIRST)
+    return stopped
