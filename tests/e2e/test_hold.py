@@ -49,7 +49,8 @@ def gone(shell: Shell) -> bool:
     return not any(is_running(int(pid)) for pid in [*said(shell, "pids").split(), str(shell.child())])
 
 
-@pytest.mark.requirement("S2.2", "S3.3")
+@pytest.mark.requirement("S2.2")
+@pytest.mark.requirement("S3.3")
 def test_what_a_command_gets_and_what_hold_ends_with(shell: Shell) -> None:
     script = 'read line; echo "$line"; env; exit 7'
     command = ["hold", OTHER, KEY, THIRD, KEY, "--actor", "alice", "--", "sh", "-c", script]
@@ -206,7 +207,8 @@ def test_it_stops_when_it_is_asked_for_back_or_its_time_is_over(shell: Shell) ->
         assert hold.wait(30) == 4 and gone(shell)
 
 
-@pytest.mark.requirement("S2.3", "S3.3")
+@pytest.mark.requirement("S2.3")
+@pytest.mark.requirement("S3.3")
 def test_what_runs_in_a_named_session_has_its_locks_and_its_folder(shell: Shell) -> None:
     inner = f"rlock {OTHER} >/dev/null && rlock {OTHER} >/dev/null && echo x > $KEYLANE_SESSION_TMP/mine && "
     inner += "echo $KEYLANE_SESSION_ID $KEYLANE_SESSION_TMP"

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from e2e.processes import running
+from e2e.rlock_rounds import race
 from e2e.shell import Shell, until
 
 CONFIG = 'partitions = 2\nretention = "10m"\n'
@@ -26,7 +27,10 @@ def kinds(shell: Shell, resource: str) -> list[str]:
     return [event["type"] for event in shell.log(resource)]
 
 
-@pytest.mark.requirement("S3.1", "S3.2", "S3.4", "S4.1")
+@pytest.mark.requirement("S3.1")
+@pytest.mark.requirement("S3.2")
+@pytest.mark.requirement("S3.4")
+@pytest.mark.requirement("S4.1")
 def test_the_life_of_a_lock(shell: Shell) -> None:
     held = shell.done("rlock", KEY, "--actor", "alice")
     assert held["resource"] == KEY and held["token"] > 0 and held["expires"].endswith("Z")
@@ -58,7 +62,8 @@ def test_the_life_of_a_lock(shell: Shell) -> None:
     assert secret not in log + json.dumps(shell.log(KEY))
 
 
-@pytest.mark.requirement("S3.2", "S3.4")
+@pytest.mark.requirement("S3.2")
+@pytest.mark.requirement("S3.4")
 def test_one_that_expired_is_neither_renewed_nor_given_back(shell: Shell) -> None:
     first = shell.done("rlock", KEY, "--ttl", "1s", "--actor", "alice")
     until(lambda: "Lost" in kinds(shell, KEY))
@@ -75,7 +80,8 @@ def test_one_that_expired_is_neither_renewed_nor_given_back(shell: Shell) -> Non
     assert "(expired)" in shell.run("keylane", "events", KEY).stdout
 
 
-@pytest.mark.requirement("S3.1", "S3.3")
+@pytest.mark.requirement("S3.1")
+@pytest.mark.requirement("S3.3")
 def test_a_session_that_is_named_has_its_locks_together(shell: Shell) -> None:
     first = shell.done("rlock", KEY, "--session-id", "../agent 7")
     assert first["session"] == "../agent 7"
@@ -96,20 +102,11 @@ def test_a_session_that_is_named_has_its_locks_together(shell: Shell) -> None:
     shell.done("runlock", KEY, "--session-id", "../agent 7")
 
 
-@pytest.mark.requirement("S2.1", "S2.3")
+@pytest.mark.requirement("S2.1")
+@pytest.mark.requirement("S2.3")
 def test_of_eight_at_once_one_has_it_and_the_others_hear_so(shell: Shell) -> None:
-    for round in range(3):
-        children = [shell.start("rlock", KEY, "--actor", f"a-{n}", "--output", "json") for n in range(PARALLEL)]
-        ended = [(child.communicate(timeout=60), child.returncode) for child in children]
-        codes = sorted(code for _, code in ended)
-        assert codes == [0] + [75] * (PARALLEL - 1), ended
-        (winner,) = [json.loads(out) for (out, _), code in ended if code == 0]
-        for (_, err), code in ended:
-            if code:
-                error = json.loads(err)["error"]
-                assert (error["code"], error["holder"] is not None) == ("LOCK_HELD", True)
-        assert len(shell.secrets()) == 1, "who was refused leaves nothing"
-        assert shell.done("runlock", KEY)["run"] == winner["run"], round
+    for number in range(3):
+        race(shell, number)
     # In one session all of them have it.
     children = [shell.start("rlock", KEY, "--session-id", "one", "--output", "json") for _ in range(PARALLEL)]
     ended = [(child.communicate(timeout=60), child.returncode) for child in children]
@@ -118,7 +115,8 @@ def test_of_eight_at_once_one_has_it_and_the_others_hear_so(shell: Shell) -> Non
     shell.done("runlock", KEY)
 
 
-@pytest.mark.requirement("S0.3", "S2.2")
+@pytest.mark.requirement("S0.3")
+@pytest.mark.requirement("S2.2")
 def test_who_waits_gets_it_and_who_stops_waiting_leaves_nothing(shell: Shell) -> None:
     shell.done("rlock", KEY, "--actor", "alice")
     patient = shell.start("rlock", KEY, "--wait", "60s", "--actor", "bob", "--output", "json")
