@@ -1,39 +1,33 @@
 """A program that runs only while something is held: started in a process group of its own, followed, and guarded.
 
-Two processes are forked before there is any thread. One becomes the program, once it is told to; it is nobody's if
-this process dies before. The other is the guard: it ends the program's group when this process has died, kill -9
-included, or is paused beyond the time until which it said that it holds. So neither rests on this process living. A
-parent-death signal would reach the program alone, none of what it started, and only on Linux.
+Between this process and the program is its guard (`program_guard`), so that the program does not outlive what is held
+when this process is killed with -9, or paused beyond it.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-import select
 import shutil
 import signal
 import socket
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import NoReturn
 
 import anyio
 import msgspec
 
 from keylane.cli_context import NotRun
+from keylane.program_guard import DONE, Guard, forked
 from keylane.workers.clock import boottime_ms
 from keylane.workers.process_groups import GROUP_POLL_S, end_group, signal_group
 
 GUARD_GRACE_MS = 200
 """How much later than this process itself the guard acts: it is for when that does not."""
-LOOK_S = 0.5
-"""How often the guard looks at the clock, which can run on while timers rest."""
-DONE = b"done\n"
-RESTORED = ("SIGPIPE", "SIGXFSZ", "SIGXFZ")
-"""Python ignores them, and the program must not inherit that."""
+NOT_FOUND = 127
+NOT_RUNNABLE = 126
+"""As shells have it."""
 
 
 class NotStarted(Exception):
@@ -42,11 +36,6 @@ class NotStarted(Exception):
     def __init__(self, number: int) -> None:
         super().__init__(os.strerror(number))
         self.number = number
-
-
-NOT_FOUND = 127
-NOT_RUNNABLE = 126
-"""As shells have it."""
 
 
 def not_run(name: str, failed: NotStarted) -> NotRun:
@@ -82,15 +71,24 @@ class HeldProgram:
         """Forks: there must be no other thread."""
         self.kill_after_s = kill_after_s
         self._orders, orders = socket.socketpair()
-        self.pid = _forked(lambda: _become(command, orders, self._orders))
-        orders.close()
-        with suppress(PermissionError, ProcessLookupError):  # whoever of the two is later finds it done
-            os.setpgid(self.pid, self.pid)
         news, self._news = os.pipe()
-        self._guard = _forked(lambda: self._stand_guard(news))
+        self._reports, reports = os.pipe()
+        self._guard = forked(lambda: self._guarded(command, orders, news, reports))
+        orders.close()
         os.close(news)
+        os.close(reports)
         self._over: Ended | None = None
         self._is_over = anyio.Event()
+        pid, _, self._read = os.read(self._reports, 4_096).partition(b"\n")  # the guard begins with it
+        self.pid = int(pid)
+        os.set_blocking(self._news, False)
+        os.set_blocking(self._reports, False)
+
+    def _guarded(self, command: Sequence[str], orders: socket.socket, news: int, reports: int) -> None:
+        self._orders.close()  # where these stayed open, nobody would see that we have died
+        os.close(self._news)
+        os.close(self._reports)
+        Guard(command, orders, news, reports, self.kill_after_s).stand()
 
     def start(self, environment: Mapping[str, str | None]) -> None:
         """Let it begin, with this in its environment beside what is there, or without. Raises `NotStarted`."""
@@ -100,22 +98,17 @@ class HeldProgram:
                 self._orders.shutdown(socket.SHUT_WR)
                 failed = self._orders.recv(16)
             except OSError:
-                return  # it was killed before, which `changed` will tell
+                return  # it was killed before, which is reported
         if failed:
             raise NotStarted(int(failed))
 
-    def changed(self) -> Stopped | Ended | None:
-        """What became of it since it was asked last. To be asked after each SIGCHLD."""
-        if self._over is not None:
-            return None
-        pid, status = os.waitpid(self.pid, os.WNOHANG | os.WUNTRACED)
-        if not pid:
-            return None
-        if os.WIFSTOPPED(status):
-            return Stopped(os.WSTOPSIG(status))
-        self._over = Ended(os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status))
-        self._is_over.set()
-        return self._over
+    async def changed(self) -> Stopped | Ended:
+        """What becomes of it next. Once it has ended, nothing does."""
+        while (what := self._next()) is None:
+            if self._over is not None:
+                await anyio.sleep_forever()
+            await anyio.wait_readable(self._reports)
+        return what
 
     async def ended(self) -> int:
         """Its code, once `changed` has told it."""
@@ -130,8 +123,7 @@ class HeldProgram:
 
     def held_until(self, deadline_ms: int) -> None:
         """Tell the guard: until then (of `boottime_ms`) it is held for certain."""
-        with suppress(BrokenPipeError):  # somebody has killed the guard: then there is none
-            os.write(self._news, b"%d\n" % (deadline_ms + GUARD_GRACE_MS))
+        self._tell(b"%d" % (deadline_ms + GUARD_GRACE_MS))
 
     async def end(self) -> None:
         """End all of its group: SIGTERM, and SIGKILL after `kill_after_s`."""
@@ -139,100 +131,41 @@ class HeldProgram:
         await end_group(self.pid, self._gone, self.kill_after_s)
 
     async def _gone(self) -> None:
-        """As `ended`, whoever looks at SIGCHLD or not."""
+        """As `ended`, whether anybody asks what changed or not."""
         while self._over is None:
-            self.changed()
+            self._next()
             await anyio.sleep(GROUP_POLL_S)
+
+    def _next(self) -> Stopped | Ended | None:
+        """The next report that is there."""
+        if self._over is not None:
+            return None
+        if b"\n" not in self._read:
+            try:
+                # Without its guard nobody knows what became of it, but that it does not outlive that.
+                self._read += os.read(self._reports, 4_096) or b"ended %d\n" % (128 + signal.SIGKILL)
+            except BlockingIOError:
+                return None
+        line, _, self._read = self._read.partition(b"\n")
+        what, _, number = line.partition(b" ")
+        if what == b"stopped":
+            return Stopped(int(number))
+        self._over = Ended(int(number))
+        self._is_over.set()
+        return self._over
 
     def close(self) -> None:
         """Kill what has not ended, and let the guard go."""
         self._orders.close()  # not started: it ends by that
         if self._over is None:
-            self.signal(signal.SIGKILL)
-            with suppress(ChildProcessError):
-                os.waitpid(self.pid, 0)
-        with suppress(BrokenPipeError):
-            os.write(self._news, DONE)
+            signal_group(self.pid, signal.SIGKILL)
+        self._tell(DONE)
         os.close(self._news)
+        os.close(self._reports)
         with suppress(ChildProcessError):
             os.waitpid(self._guard, 0)
 
-    def _stand_guard(self, news: int) -> None:
-        os.close(self._news)
-        self._orders.close()
-        os.setsid()  # what is sent to the terminal's groups is not for it
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)
-        nothing = os.open(os.devnull, os.O_RDWR)
-        for descriptor in range(3):  # whoever reads the program's output must not wait for the guard
-            os.dup2(nothing, descriptor)
-        if _is_to_end(news):
-            _end_now(self.pid, self.kill_after_s)
-
-
-def _forked(become: Callable[[], None]) -> int:
-    """The pid of a process that does nothing but `become`."""
-    pid = os.fork()
-    if pid:
-        return pid
-    try:
-        become()
-    except BaseException:
-        os._exit(1)
-    os._exit(0)
-
-
-def _become(command: Sequence[str], orders: socket.socket, other_end: socket.socket) -> None:
-    other_end.close()
-    with suppress(PermissionError):
-        os.setpgid(0, 0)
-    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-    for name in RESTORED:
-        if (number := getattr(signal, name, None)) is not None:
-            signal.signal(number, signal.SIG_DFL)
-    told = b""
-    while part := orders.recv(65_536):
-        told += part
-    # Empty, or cut off: whoever was to say that it is held has died.
-    changes = msgspec.json.decode(told, type=dict[str, str | None])
-    kept = {name: value for name, value in os.environ.items() if name not in changes}
-    added = {name: value for name, value in changes.items() if value is not None}
-    _replaced_by(list(command), kept | added, orders)
-
-
-def _replaced_by(command: list[str], environment: Mapping[str, str], orders: socket.socket) -> NoReturn:
-    try:
-        os.execvpe(command[0], command, environment)
-    except OSError as error:
-        orders.sendall(str(error.errno).encode())
-    except ValueError:  # a NUL in it
-        orders.sendall(b"22")
-    os._exit(127)
-
-
-def _is_to_end(news: int) -> bool:
-    """Wait for the end of what is held: True if the program is to be ended, False if that was seen to."""
-    until_ms: int | None = None
-    begun = b""
-    while until_ms is None or boottime_ms() < until_ms:
-        if select.select([news], [], [], None if until_ms is None else LOOK_S)[0]:
-            read = os.read(news, 4_096)
-            *told, begun = (begun + read).split(b"\n")
-            if DONE.strip() in told:
-                return False
-            if not read:
-                return True
-            until_ms = int(told[-1]) if told else until_ms
-    return True
-
-
-def _end_now(leader: int, kill_after_s: float) -> None:
-    """As `end_group`, for a process without an event loop that the leader is no child of."""
-    if not signal_group(leader, signal.SIGTERM):
-        return
-    signal_group(leader, signal.SIGCONT)
-    until_ms = boottime_ms() + round(kill_after_s * 1_000)
-    while boottime_ms() < until_ms and signal_group(leader, 0):
-        time.sleep(GROUP_POLL_S)
-    signal_group(leader, signal.SIGKILL)
+    def _tell(self, news: bytes) -> None:
+        # Somebody has killed the guard, or has stopped it: then there is none.
+        with suppress(BrokenPipeError, BlockingIOError):
+            os.write(self._news, news + b"\n")

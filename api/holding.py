@@ -65,6 +65,7 @@ class Holding:
         code: int | None = None
         async with anyio.create_task_group() as tasks:
             await tasks.start(self._listen)
+            tasks.start_soon(self._follow)
             with anyio.CancelScope() as self._acquiring:
                 async with Client(self._context.url, actor=self._terms.actor) as client:
                     session = credentials.session(self._terms.named)
@@ -164,22 +165,24 @@ class Holding:
         lease_ms = boottime_ms() + int(lease.expires_in_s * 1_000)
         return lease_ms if self._until_ms is None else min(lease_ms, self._until_ms)
 
+    async def _follow(self) -> None:
+        while True:
+            what = await self._program.changed()
+            if isinstance(what, Stopped):
+                self._terminal.stopped(what.signal)
+            else:
+                self._terminal.take_back()
+
     # -- signals -------------------------------------------------------------------------------------------------
 
     async def _listen(self, *, task_status: TaskStatus[None]) -> None:
-        with anyio.open_signal_receiver(signal.SIGCHLD, signal.SIGCONT, *heeded(PASSED_ON)) as signals:
+        with anyio.open_signal_receiver(signal.SIGCONT, *heeded(PASSED_ON)) as signals:
             task_status.started()
             async for number in signals:
                 self._take(number)
 
     def _take(self, number: signal.Signals) -> None:
         match number:
-            case signal.SIGCHLD:
-                while (what := self._program.changed()) is not None:  # one signal can stand for several
-                    if isinstance(what, Stopped):
-                        self._terminal.stopped(what.signal)
-                    else:
-                        self._terminal.take_back()
             case signal.SIGCONT:
                 self._terminal.continued()
             case signal.SIGTSTP if self._acquiring is not None:

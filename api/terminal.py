@@ -41,11 +41,15 @@ class Terminal:
         self._wanted = number in ASKS or self._lent
         was_lent = self.take_back()
         if os.getsid(0) == self._own:
-            self.continued()  # no shell is there that would let us go on
+            # No shell is there that would let us go on. Nor one that gives us the terminal, if it is that.
+            if number not in ASKS:
+                self.continued()
             return
         if was_lent:
             # Ctrl-Z went to the program alone, and was meant for the whole job.
+            before = signal.signal(signal.SIGTSTP, signal.SIG_IGN)
             signal_group(self._own, signal.SIGTSTP)
+            signal.signal(signal.SIGTSTP, before)
         os.kill(os.getpid(), signal.SIGSTOP)
 
     def continued(self) -> None:

@@ -105,7 +105,7 @@ def test_stopped_from_the_keyboard_it_goes_on_where_it_was(terminal: tuple[Termi
         tty.types(f"keylane hold {KEY} -- sh -c 'echo $$ > pid; echo begun; {script}; exit 5'; echo code=$?=\n")
         tty.hears("begun\r\n")
         if reads:
-            until(lambda: state((shell.cwd / "pid").read_text()) == "S", "it has the terminal and reads")
+            until(lambda: has_the_terminal((shell.cwd / "pid").read_text()), "it reads")
         tty.types("\x1a")
         tty.hears("Stopped")
         tty.hears(PROMPT)
@@ -157,3 +157,8 @@ def poked(tty: Terminal) -> str:
 def state(pid: str) -> str:
     """As the kernel has it: S sleeps, T is stopped."""
     return Path(f"/proc/{pid.strip()}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def has_the_terminal(pid: str) -> bool:
+    """Whether its group, which it leads, is in the foreground."""
+    return Path(f"/proc/{pid.strip()}/stat").read_text().rpartition(")")[2].split()[5] == pid.strip()
