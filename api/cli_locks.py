@@ -16,6 +16,7 @@ from keylane.cli_context import CommandContext, Context, UsageError
 from keylane.schemas.durations import milliseconds
 
 if TYPE_CHECKING:
+    from keylane.credentials import KeptSession
     from keylane.locks import Credential
 
 
@@ -95,17 +96,19 @@ async def acquire(
     from keylane.client import Client
     from keylane.commands import checked_key
     from keylane.errors import ConfigError
-    from keylane.locks_in_hand import after, kept_by
+    from keylane.locks_in_hand import after, given_up, kept_by
 
     named, key = whose.named(context), checked_key(resource)
     wait_s, ttl_s = how.wait_s, how.ttl_s
     credentials = kept_by(context)
+    asked: list[KeptSession] = []
 
     async def acquired() -> Credential:
         async with Client(context.url, actor=how.actor) as client:
             # Once there is somebody to ask: what is on disk from here on says that it may be held.
             session = credentials.session(named)
             with credentials.asking(session, key):
+                asked.append(session)
                 credential = await client.acquire(
                     key, session=session.session, wait_s=wait_s, ttl_s=ttl_s, explicit=session.named
                 )
@@ -116,7 +119,11 @@ async def acquire(
                     raise
         return credential
 
-    credential = await unless_stopped(acquired)
+    try:
+        credential = await unless_stopped(acquired)
+    except SystemExit:
+        await given_up(context, credentials, asked)
+        raise
     return LockAcquired(
         resource=credential.resource,
         run=credential.run,

@@ -11,8 +11,7 @@ from anyio.abc import TaskStatus
 
 T = TypeVar("T")
 
-STOPS = (signal.SIGTERM, signal.SIGHUP)
-"""Beside SIGINT, which cancels as it is."""
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def heeded(numbers: Iterable[signal.Signals]) -> list[signal.Signals]:

@@ -46,8 +46,9 @@ TEMPORARY = "tmp"
 REMOVED = ".removed-"
 TRIES_MAX = 100
 DIGEST_CHARACTERS = 32
-FORGET_AFTER_S = 30 * 24 * 3_600
-"""What nobody has touched for so long is removed: no lock is held so long without a renewal."""
+FORGET_AFTER_S = 7 * 24 * 3_600
+"""What nobody has touched for so long is removed, unless a process is at work there: no lock is held so long without a
+renewal."""
 
 S = TypeVar("S", bound=msgspec.Struct)
 
@@ -185,7 +186,7 @@ class Credentials:
         for name in _names_in(self.folder):
             folder = self.folder / name
             with suppress(OSError):
-                if name.startswith(REMOVED) or os.lstat(folder).st_mtime < before:
+                if name.startswith(REMOVED) or (os.lstat(folder).st_mtime < before and not _is_in_use(folder)):
                     _remove(folder)
 
     def _folder_of(self, id: str) -> Path:
@@ -257,6 +258,10 @@ def _decoded(path: Path, kind: type[S]) -> S | None:
         return msgspec.json.decode(data, type=kind)
     except msgspec.MsgspecError as error:
         raise ConfigError(f"{path} is damaged ({type(error).__name__}): remove it") from None
+
+
+def _is_in_use(folder: Path) -> bool:
+    return any(ASKED in name and is_locked(folder / name) for name in _names_in(folder))
 
 
 def _remove(folder: Path) -> None:

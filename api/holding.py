@@ -24,7 +24,7 @@ from keylane.credentials import Credentials, KeptSession
 from keylane.errors import LeaseLost
 from keylane.held_program import HeldProgram, NotStarted, Stopped, not_run
 from keylane.lease import Lease
-from keylane.locks_in_hand import kept_by
+from keylane.locks_in_hand import given_up, kept_by
 from keylane.terminal import Terminal
 from keylane.workers.clock import boottime_ms
 
@@ -63,16 +63,18 @@ class Holding:
         """To the end of all of it; returns what to exit with. Raises `LeaseLost`, `NotRun` and as the client does."""
         credentials = kept_by(self._context)
         code: int | None = None
+        sessions: list[KeptSession] = []
         async with anyio.create_task_group() as tasks:
             await tasks.start(self._listen)
             tasks.start_soon(self._follow)
             with anyio.CancelScope() as self._acquiring:
                 async with Client(self._context.url, actor=self._terms.actor) as client:
-                    session = credentials.session(self._terms.named)
-                    code = await self._with_locks(client, credentials, session)
+                    sessions.append(credentials.session(self._terms.named))
+                    code = await self._with_locks(client, credentials, sessions[0])
             tasks.cancel_scope.cancel()
         if code is None:
             assert self._stopped_by is not None
+            await given_up(self._context, credentials, sessions)
             return 128 + self._stopped_by
         return code
 

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from contextlib import suppress
+
+import anyio
 from msgspec.structs import replace
 
 from keylane.cli_answers import LockReleased
 from keylane.cli_context import CommandContext, UsageError
 from keylane.client import Client
 from keylane.commands import wall_ms
-from keylane.credentials import Credentials, Kept, state_folder
-from keylane.errors import LeaseLost, Refused, error_body, translated
+from keylane.credentials import Credentials, Kept, KeptSession, state_folder
+from keylane.errors import KeylaneError, LeaseLost, Refused, error_body, translated
 from keylane.journal.connect import resolve_url
 from keylane.locks import Credential, LockInfo
 from keylane.schemas.times import rfc3339
 
+GIVE_UP_S = 3.0
+"""How long a command that was stopped waits to hear that it left nothing; else what is on disk stays for `runlock`."""
 SESSIONS_SHOWN_MAX = 10
 ELSEWHERE = (
     "Name the session by --session-id or KEYLANE_SESSION_ID, with KEYLANE_URL and KEYLANE_STATE_DIR as they were"
@@ -123,3 +129,16 @@ def _credential(kept: Kept, info: LockInfo, token: int) -> Credential:
         acquired=info.since,
         ttl_ms=0,
     )
+
+
+async def given_up(context: CommandContext, credentials: Credentials, sessions: Iterable[KeptSession]) -> None:
+    """What they asked for was withdrawn. Once every lane says that nothing is left of them, nothing is kept either.
+
+    By a client of its own: that which asked was cancelled, and hears no more.
+    """
+    with anyio.move_on_after(GIVE_UP_S), suppress(KeylaneError):
+        for session in sessions:
+            if not session.named:
+                async with Client(context.url) as client:
+                    await client.end_session(session.session)
+                credentials.forget(session)

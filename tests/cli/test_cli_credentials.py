@@ -349,17 +349,30 @@ def test_a_lock_outlives_the_end_of_its_session_in_another_process(kept: Credent
     assert found.session.secret == before.secret != after.secret
 
 
-def test_what_nobody_has_touched_for_a_month_goes(kept: Credentials, tmp_path: Path) -> None:
+def test_what_is_old_and_in_use_stays(kept: Credentials, tmp_path: Path) -> None:
+    old = kept.session("old")
+    (folder,) = (tmp_path / "sessions").iterdir()
+    week_ago_s = time.time() - module.FORGET_AFTER_S - 60
+    with kept.asking(old, KEY):
+        os.utime(folder, (week_ago_s, week_ago_s))
+        kept.session("new")
+        assert kept.known("old") == old
+    os.utime(folder, (week_ago_s, week_ago_s))
+    kept.session("another")
+    assert kept.known("old") is None
+
+
+def test_what_nobody_has_touched_for_a_week_goes(kept: Credentials, tmp_path: Path) -> None:
     kept.session("old")
     (old,) = (tmp_path / "sessions").iterdir()
     (tmp_path / "sessions" / ".removed-x").mkdir()
-    month_ago_s = time.time() - module.FORGET_AFTER_S - 60
-    os.utime(old, (month_ago_s, month_ago_s))
+    week_ago_s = time.time() - module.FORGET_AFTER_S - 60
+    os.utime(old, (week_ago_s, week_ago_s))
     kept.session("new")
     assert kept.known("old") is None and kept.known("new") is not None
     assert len(list((tmp_path / "sessions").iterdir())) == 1
     (new,) = (tmp_path / "sessions").iterdir()
-    os.utime(new, (month_ago_s, month_ago_s))
+    os.utime(new, (week_ago_s, week_ago_s))
     in_use = kept.known("new")
     assert in_use is not None
     kept.touch(in_use)

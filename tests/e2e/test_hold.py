@@ -134,6 +134,7 @@ def test_signals_while_it_waits_end_the_wait(shell: Shell) -> None:
         assert hold.wait(30) == 128 + number
         hold.communicate()
         until(lambda: [lock["resource"] for lock in shell.locks()] == [KEY], "it waits no more, and holds nothing")
+        assert len(shell.secrets()) == 1, "and nothing of it is kept"
     hold = shell.start("keylane", "hold", KEY, "--wait", "60s", "--", "sh", "-c", "echo $KEYLANE_TOKEN")
     until(lambda: len(shell.locks(KEY)) == 2)
     token = shell.done("runlock", KEY)["token"]
@@ -165,6 +166,29 @@ def test_after_kill_9_of_hold_nothing_of_its_command_goes_on(shell: Shell) -> No
     until(lambda: free(shell), "the lock ended with its lease")
     log = shell.log(KEY)
     assert [event["reason"] for event in log if event["type"] == "Lost"] == ["lease_expired"]
+
+
+def test_killed_with_its_guard_its_command_dies_with_them(shell: Shell) -> None:
+    """As `pkill -9 -f 'keylane hold'` does it: on Linux the command itself does not outlive them."""
+    with shell.holding(KEY, "--ttl", "60s", script="exec sleep 600") as hold:
+        child, guard = shell.child(), parent_of(shell.child())
+        assert parent_of(guard) == hold.pid
+        os.kill(hold.pid, signal.SIGSTOP)  # neither sees the other go
+        os.kill(guard, signal.SIGSTOP)
+        hold.kill()
+        os.kill(guard, signal.SIGKILL)
+        until(lambda: not is_running(child))
+    shell.done("runlock", KEY)
+    with shell.holding(KEY, script="exec sleep 600") as hold:  # the guard alone: what is not guarded does not run
+        os.kill(parent_of(shell.child()), signal.SIGKILL)
+        assert hold.wait(30) == 128 + signal.SIGKILL
+        assert not is_running(shell.child())
+    assert free(shell)
+
+
+def parent_of(pid: int) -> int:
+    """As the kernel has it."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 def test_one_that_is_paused_beyond_its_lease_does_not_leave_its_command_running(shell: Shell) -> None:

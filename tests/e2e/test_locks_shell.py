@@ -3,6 +3,7 @@
 import json
 import signal
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -129,9 +130,10 @@ def test_who_waits_gets_it_and_who_stops_waiting_leaves_nothing(shell: Shell) ->
         assert child.wait(30) == 128 + number
         child.communicate()
     until(lambda: len(shell.locks(KEY)) == 2)
+    assert len(shell.secrets()) == 2, "of those that stopped nothing is kept"
     error = shell.refused(75, "rlock", KEY, "--wait", "1s")
     assert error["holder"] == "alice"
-    shell.done("runlock", KEY)  # those that stopped may have left word on disk: none of it is held
+    shell.done("runlock", KEY)
     assert json.loads(patient.communicate(timeout=60)[0])["token"] and patient.returncode == 0
     (lock,) = shell.locks(KEY)
     assert (lock["state"], lock["actor"]) == ("held", "bob")
@@ -140,29 +142,42 @@ def test_who_waits_gets_it_and_who_stops_waiting_leaves_nothing(shell: Shell) ->
     shell.done("runlock", KEY)
 
 
-def test_after_kill_9_between_acquiring_and_its_credential_runlock_gives_it_back(shell: Shell) -> None:
-    """The process is killed when the lock is its own and nothing but the session is on disk."""
-    text = """
+def patched_rlock(shell: Shell, keep: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """`rlock` in which writing the credential is `keep` instead."""
+    text = f"""
 import os, signal, sys
 from keylane import cli
 from keylane.credentials import Credentials
+from keylane.errors import ConfigError
 def keep(self, credential):
-    os.kill(os.getpid(), signal.SIGKILL)
+    {keep}
 Credentials.keep = keep
-sys.exit(cli.run(sys.argv[1:], sys.stdout, sys.stderr, sys.stdin.buffer))
+sys.exit(cli.run(["lock", "acquire", *sys.argv[1:]], sys.stdout, sys.stderr, sys.stdin.buffer))
 """
+    return subprocess.run(
+        [sys.executable, "-c", text, *arguments],
+        cwd=shell.cwd, env=shell.environ, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+
+def test_after_kill_9_between_acquiring_and_its_credential_runlock_gives_it_back(shell: Shell) -> None:
+    """The process is killed when the lock is its own and nothing but the session is on disk."""
     for session in ([], ["--session-id", "named"]):
-        child = subprocess.run(
-            [shell.environ.get("PYTHON", "python"), "-c", text, "lock", "acquire", KEY, *session],
-            cwd=shell.cwd, env=shell.environ | {"PATH": f"{Path(__import__('sys').executable).parent}:/usr/bin:/bin"},
-            capture_output=True, timeout=60, check=False,
-        )  # fmt: skip
+        child = patched_rlock(shell, "os.kill(os.getpid(), signal.SIGKILL)", KEY, *session)
         assert child.returncode == -signal.SIGKILL, child.stderr
         assert len(shell.secrets()) == 1 and [lock["state"] for lock in shell.locks(KEY)] == ["held"]
         assert shell.refused(75, "rlock", KEY)["code"] == "LOCK_HELD"
         assert shell.done("rlock-heartbeat", KEY)["token"] > 0
         shell.done("runlock", KEY)
         assert shell.locks(KEY) == []
+
+
+@pytest.mark.requirement("S2.2")
+def test_one_whose_credential_cannot_be_written_is_given_back(shell: Shell) -> None:
+    child = patched_rlock(shell, "raise ConfigError('no space left')", KEY)
+    assert child.returncode == 78 and "no space left" in child.stderr
+    assert shell.locks() == []
+    assert [event["type"] for event in shell.log(KEY)][-1] == "Ended"
 
 
 @pytest.mark.requirement("S3.3")
