@@ -169,9 +169,17 @@ class SyncClient:
         """See `Client.who`."""
         return self._portal.call(self._client.who, resource)
 
-    def lock(self, *resources: str, wait_s: float = 0, ttl_s: float | None = None) -> AbstractContextManager[SyncLease]:
+    def lock(
+        self,
+        *resources: str,
+        wait_s: float = 0,
+        ttl_s: float | None = None,
+        session: Session | None = None,
+        explicit: bool | None = None,
+    ) -> AbstractContextManager[SyncLease]:
         """See `Client.lock`."""
-        return locked(self._portal, self._client.lock(*resources, wait_s=wait_s, ttl_s=ttl_s))
+        lease = self._client.lock(*resources, wait_s=wait_s, ttl_s=ttl_s, session=session, explicit=explicit)
+        return locked(self._portal, lease)
 
     def acquire(
         self,
