@@ -120,7 +120,8 @@ def _grant_lock(lane: Lane, run: Run, lock: LockTerms, now: Now) -> None:
     token = lane.mint()
     came_now = lane.next_seq == run.order + 1 and now.clock_ms == run.accepted_ms  # nothing has happened in between
     hold_until_ms = now.clock_ms + policy.max_hold_ms
-    claim_ms = None if came_now else policy.claim_ms
+    claim_ms = None if came_now else min(policy.claim_ms, policy.max_hold_ms)
+    lease_ms = min(lock.ttl_ms, policy.max_hold_ms)  # it may have been asked for under a policy of before
     holder = run.actor or lock.session
     seq = lane.emit(
         Granted,
@@ -132,7 +133,7 @@ def _grant_lock(lane: Lane, run: Run, lock: LockTerms, now: Now) -> None:
         attempt=1,
         session=lock.session,
         holder=holder,
-        lease_ms=lock.ttl_ms,
+        lease_ms=lease_ms,
         claim_ms=claim_ms,
         waited_ms=now.clock_ms - run.accepted_ms,
         requests=tuple(member.id for member in lane.live_members(run)),
@@ -147,8 +148,8 @@ def _grant_lock(lane: Lane, run: Run, lock: LockTerms, now: Now) -> None:
         holder=holder,
         since_ms=now.clock_ms,
         since=now.time,
-        lease_ms=lock.ttl_ms,
-        lease_until_ms=min(now.clock_ms + (claim_ms or lock.ttl_ms), hold_until_ms),
+        lease_ms=lease_ms,
+        lease_until_ms=now.clock_ms + (claim_ms or lease_ms),
         hold_until_ms=hold_until_ms,
         unclaimed=claim_ms is not None,
         on_loss="fail",

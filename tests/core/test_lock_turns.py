@@ -121,6 +121,15 @@ def test_who_is_blocked_renews_nothing() -> None:
     assert only(Lost, bench.wait(4_000)).reason == "lease_expired"
 
 
+def test_a_grant_says_no_more_than_the_longest_hold() -> None:
+    chosen = policy()
+    bench = Bench(replace(chosen, locks=replace(chosen.locks, max_hold_ms=15_000)))
+    assert of(Granted, bench.lock("l1"))[0].lease_ms == 15_000
+    bench.lock("l2", wait_ms=60_000)
+    assert only(Granted, bench.release("l1")).claim_ms == 15_000
+    assert only(Lost, bench.wait(15_000)).reason == "unclaimed"
+
+
 def test_no_renewal_reaches_beyond_the_longest_hold() -> None:
     chosen = policy()
     bench = Bench(replace(chosen, locks=replace(chosen.locks, max_hold_ms=15_000)))
