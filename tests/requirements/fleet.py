@@ -17,6 +17,7 @@ import anyio
 import anyio.to_thread
 import msgspec
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 from requirements.record import Record
 
 from keylane import Client, Item, Worker
@@ -163,18 +164,18 @@ class Fleet:
 
     async def scraped(self, sample: str, **labels: str) -> float:
         """What the router's `/metrics` says now; 0 where it says nothing."""
+        samples = await self.samples()
+        return sum(each.value for each in samples if each.name == sample and labels.items() <= each.labels.items())
+
+    async def samples(self) -> list[Sample]:
+        """All that the router's `/metrics` says now."""
 
         def ask() -> str:
             with urllib.request.urlopen(self.metrics_url, timeout=5) as answer:
                 return str(answer.read().decode())
 
         text = await anyio.to_thread.run_sync(ask)
-        return sum(
-            found.value
-            for family in text_string_to_metric_families(text)
-            for found in family.samples
-            if found.name == sample and labels.items() <= found.labels.items()
-        )
+        return [sample for family in text_string_to_metric_families(text) for sample in family.samples]
 
 
 @asynccontextmanager
