@@ -1,0 +1,7 @@
+"""`python -m eight`."""
+
+import sys
+
+from eight.prove import main
+
+sys.exit(main())
