@@ -72,6 +72,11 @@ prove: $(DEV) ## Faults of the real thing at random: BACKEND=kafka MINUTES=30 SE
 	@PYTHONPATH=tests $(BIN)/python -m chaos $(if $(MODE),--mode $(MODE)) $(if $(BACKEND),--backend $(BACKEND)) \
 		$(if $(CYCLES),--cycles $(CYCLES)) $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED))
 
+.PHONY: prove-locks
+prove-locks: $(DEV) ## Eight rlock at once on one key, again and again: BACKEND=sqlite ROUNDS=1000
+	@PYTHONPATH=tests $(BIN)/python -m eight $(if $(BACKEND),--backend $(BACKEND)) \
+		$(if $(filter-out file,$(origin ROUNDS)),--rounds $(ROUNDS))
+
 .PHONY: jars
 jars: $(BASE)
 	$(KAFKA) jars

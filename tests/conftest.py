@@ -30,6 +30,7 @@ ALONE = (
     "tests/faults/",
     "tests/chaos/",
     "tests/contract/",
+    "tests/eight/",
     "tests/requirements/",
     "tests/cli/test_cli_demo.py",
     "tests/cli/test_cli_service.py",

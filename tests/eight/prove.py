@@ -17,7 +17,7 @@ from pathlib import Path
 
 import anyio
 from e2e.processes import ended, running
-from eight.rounds import AGENTS, PARTITIONS, Round, Rounds
+from eight.rounds import AGENTS, PARTITIONS, SESSION_TIMEOUT_MS, Round, Rounds
 from kafka.running import Broker, own_broker
 
 from keylane.journal import connect
@@ -34,13 +34,14 @@ def say(line: str) -> None:
 @contextmanager
 def journal_url(backend: str, given: str | None, folder: Path) -> Iterator[str]:
     """A journal that nobody has used; of Kafka on the broker that was given, or on one of its own."""
+    options = f"session_timeout_ms={SESSION_TIMEOUT_MS}"
     if backend == "sqlite":
-        yield f"sqlite:///{folder}/journal.db"
+        yield f"sqlite:///{folder}/journal.db?{options}"
     elif given is not None:
-        yield f"{Broker(*json.loads(given)).url}?prefix={folder.name}."
+        yield f"{Broker(*json.loads(given)).url}?prefix={folder.name}.&{options}"
     else:
         with own_broker(folder) as broker:
-            yield broker.url
+            yield f"{broker.url}?{options}"
 
 
 async def play(url: str, folder: Path, count: int) -> int:

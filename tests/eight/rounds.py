@@ -28,8 +28,11 @@ LANE = Place(topics.REQUESTS, partition_of(KEY.encode(), PARTITIONS))
 AGENTS = tuple(f"agent-{number}" for number in range(1, 9))
 HELD = 75
 BIN = Path(sys.executable).parent
-GATE_S = 2.0
-"""How long the router is stopped at most: below its transactions' timeout, in which it may have been stopped."""
+GATE_S = 4.0
+"""How long the first of the eight is kept waiting for the others at most: each gives up when nobody answers in 10 s."""
+ASKED_S = 20.0
+SESSION_TIMEOUT_MS = 30_000
+"""Of the routers' group, for the time in which the router is stopped."""
 LOOK_S = 0.01
 ENVELOPE = ("code", "message", "suggestion", "retry_after_ms", "holder", "held_since", "lease_expires_at", "position")
 
@@ -154,8 +157,11 @@ class Rounds:
 
     async def _all_asked(self, before: int) -> bool:
         """Whether all eight requests come to lie there in time."""
-        with anyio.move_on_after(GATE_S):
-            while await self._requests() < before + len(AGENTS):  # noqa: ASYNC110
+        return await self._asked(before + 1, ASKED_S) and await self._asked(before + len(AGENTS), GATE_S)
+
+    async def _asked(self, requests: int, within_s: float) -> bool:
+        with anyio.move_on_after(within_s):
+            while await self._requests() < requests:  # noqa: ASYNC110
                 await anyio.sleep(LOOK_S)  # between questions to the journal, which does not tell of it
             return True
         return False
