@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from keylane.router.core.answers import refuse
 from keylane.router.core.bounds import full_of_locks, has_most_members
-from keylane.router.core.contention import is_taken
+from keylane.router.core.contention import RETRY_AFTER_MS_MIN, is_taken
 from keylane.router.core.describe import about, outcome_of, party_of
 from keylane.router.core.endings import end, lose_lock, refuse_accepted, stopped
 from keylane.router.core.lane import Lane
@@ -220,10 +220,10 @@ def check_wait(lane: Lane, run: Run | None, arrived: Arrived, now: Now) -> None:
 
 def _still_taken(lane: Lane, run: Run, now: Now) -> Grounds:
     holder = lane.held.get(run.owner)
-    queue = lane.queue[run.owner]
-    first = lane.runs[holder or queue[0][1]]
-    before = sum(1 for entry in queue if entry < (run.order, run.id))
-    return is_taken(first, before + (holder is not None), now)
+    before = [id for order, id in lane.queue[run.owner] if (order, id) < (run.order, run.id)]
+    if holder is None and not before:  # what freed the key was read before the timer of its wait could fire
+        return Grounds("LOCK_HELD", "its wait was over when its turn came", RETRY_AFTER_MS_MIN, position=0)
+    return is_taken(lane.runs[holder or before[0]], len(before) + (holder is not None), now)
 
 
 # -- while it is held -----------------------------------------------------------------------------------------

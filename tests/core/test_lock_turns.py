@@ -35,6 +35,18 @@ def test_a_wait_ends_with_who_is_in_the_way() -> None:
     assert ended.held_since and ended.retry_after_ms
 
 
+def test_a_wait_that_is_over_as_its_turn_comes_names_nobody_in_the_way() -> None:
+    """Its timer has not fired yet: what frees the key is read before that."""
+    bench = Bench()
+    bench.lock("l1", actor="agent-1")
+    bench.lock("l2", wait_ms=5_000, actor="agent-2")
+    bench.clock_ms += 5_000
+    ended = of(Ended, bench.release("l1"))[1]
+    assert ended.error is not None
+    assert (ended.requests, ended.status, ended.error.code) == (("l2",), "refused", "LOCK_HELD")
+    assert (ended.holder, ended.position, ended.retry_after_ms) == (None, 0, 100)
+
+
 def test_a_lock_waits_behind_work_and_work_behind_a_lock() -> None:
     bench = Bench()
     bench.join("w", "restart")
