@@ -130,6 +130,8 @@ class Locks:
 
     def _lease(self, run: RunSeen, lock: LockSeen, event: Any, lease_ms: int, at: int) -> None:
         """A lease runs anew: for its whole time, unless that reaches beyond the longest hold."""
+        if lease_ms == 0:
+            return  # the longest hold was over, and the timer that says so had not fired yet
         until_ms = event.clock_ms + lease_ms
         self.farthest.append((run, until_ms, at))
         if lease_ms > lock.ttl_ms:

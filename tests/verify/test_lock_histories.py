@@ -73,6 +73,19 @@ def test_a_lease_that_is_cut_to_the_longest_hold_is_right_where_that_is_known() 
     assert not report.violations and not report.undecided, told(report)
 
 
+def test_a_renewal_that_is_read_after_the_longest_hold_and_before_its_timer_gives_nothing_more() -> None:
+    bench = Recorder(POLICY)
+    bench.lock("l1", "s1", ttl_ms=60_000)
+    bench.wait(50_000)
+    bench.renew("l1")
+    bench.clock_ms += 50_100  # the lane has stood still, and reads before it fires its timers
+    bench.renew("l1")
+    bench.wait(1)
+    assert bench.states() == {"l1": "failed"}
+    report = judged([WHOLE, *bench.entries])
+    assert not report.violations and not report.undecided, told(report)
+
+
 def test_a_history_without_its_requests_says_that_nobody_is_known() -> None:
     end = max(each.offset for each in lock_story() if each.topic == topics.REQUESTS) + 1
     span = Span(topic=topics.REQUESTS, partition=0, end=end)
