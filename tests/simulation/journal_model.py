@@ -19,6 +19,9 @@ from keylane.schemas import topics
 
 T = TypeVar("T")
 
+UNREACHED_S = 1.0
+"""After this long a reader asks again, however patient it is where there is nothing to read."""
+
 
 class Character(Protocol):
     """A kind of journal."""
@@ -72,7 +75,7 @@ class ModelReader:
             return []
         await sleep_us(self._site.way_us())
         if not self._site.is_reached_by(self._process):
-            await sleep_us(self._process.true_us(timeout_s))
+            await sleep_us(self._process.true_us(min(timeout_s, UNREACHED_S)))
             return []
         found: list[Stored] = []
         read_to: dict[Place, int] = {}

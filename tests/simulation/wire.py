@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal, TypeVar
 
 from msgspec import Struct
@@ -151,12 +152,16 @@ async def news(partitions: Sequence[Partition], has_news: Callable[[], bool], ti
     process.wake_later(process.true_us(timeout_s), task, serial)
     ends: list[int] = []
 
-    def wake() -> None:
-        if task.serial == serial and has_news():
+    def wake(woken: Partition) -> None:
+        if task.serial != serial:
+            return
+        if has_news():
             ends.extend(partition.end for partition in partitions)
             process.wake(task, serial)
+        else:  # of a transaction that is not decided yet, say: what decides it is news
+            woken.waiting.append(partial(wake, woken))
 
     for partition in partitions:
-        partition.waiting.append(wake)
+        partition.waiting.append(partial(wake, partition))
     await park()
     return ends or None
