@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 from msgspec import Raw
 from simulation import tasks
+from simulation.lock_hand import LockHand
 from simulation.odd_records import odd_record
 from simulation.process import Process
-from simulation.scenario import Act, Scenario
+from simulation.scenario import Act, LockPlan, Scenario
 from simulation.truth import Truth
 
 from keylane.client import Client
@@ -25,7 +26,13 @@ class AgentActor:
     """One life of an agent process: it does what it is not too late for."""
 
     def __init__(
-        self, scenario: Scenario, process: Process, journal: Journal, truth: Truth, acts: Sequence[Act]
+        self,
+        scenario: Scenario,
+        process: Process,
+        journal: Journal,
+        truth: Truth,
+        acts: Sequence[Act],
+        plans: Sequence[LockPlan] = (),
     ) -> None:
         self._scenario = scenario
         self._process = process
@@ -35,6 +42,14 @@ class AgentActor:
         self.pending = 0
         """What it has not finished yet."""
         process.spawn(self._live)
+        now_ms = process.world.now_us // 1_000
+        ahead = [(plan, plan.at_ms - now_ms) for plan in plans if plan.at_ms >= now_ms]
+        if ahead:
+            self.pending += len(ahead)
+            process.spawn(LockHand(scenario, process, journal, truth).live, ahead, self._done)
+
+    def _done(self) -> None:
+        self.pending -= 1
 
     def stop(self) -> None:
         """SIGTERM: it just ends."""

@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable
 
 from msgspec.structs import replace
+from simulation.draw_locks import with_locks
 from simulation.draw_rules import with_rules
 from simulation.scenario import Act, Does, Fault, Hand, Handling, Scenario, What
 from simulation.wire import Net
@@ -58,7 +59,10 @@ def draw(seed: int, mix: str | None = None) -> Scenario:
     scenario = (drawn if mix is None else globals()[f"_{mix}"])(dice, scenario)
     if mix in ("late", "outlived"):
         return scenario  # for faults that few seeds have: without more that is in their way
-    return with_rules(Dice(f"rules/{seed}"), scenario, always=mix == "rules")
+    scenario = with_rules(Dice(f"rules/{seed}"), scenario, always=mix == "rules")
+    if mix is None or mix in LOCK_MIXES:
+        scenario = with_locks(Dice(f"locks/{seed}"), scenario, always=mix is not None)
+    return scenario
 
 
 def _policy(dice: Dice) -> Policy:
@@ -162,6 +166,44 @@ def _rules(dice: Dice, scenario: Scenario) -> Scenario:
     return _calm(dice, scenario)
 
 
+def _unheard(dice: Dice, scenario: Scenario) -> Scenario:
+    """Holders that hear nothing for a while, and work on by their own clocks alone."""
+    faults = _faults(dice, scenario, ("cut",), "worker", 12, 0)
+    return replace(
+        scenario,
+        faults=tuple(replace(fault, for_ms=dice.randint(2_000, 6_000)) for fault in faults),
+        handling=replace(scenario.handling, dawdles=0.4),
+    )
+
+
+def _locks(dice: Dice, scenario: Scenario) -> Scenario:
+    """Hardly a fault, little work, and locks (`draw_locks`)."""
+    return _calm(dice, replace(scenario, acts=scenario.acts[:: dice.choice([2, 4])]))
+
+
+def _takeovers(dice: Dice, scenario: Scenario) -> Scenario:
+    """Locks, on lanes that go from router to router, of agents that die."""
+    faults = _faults(dice, scenario, ("stop", "crash"), "router router router agent", 6, 400)
+    return replace(_locks(dice, scenario), faults=faults)
+
+
+def _deaf(dice: Dice, scenario: Scenario) -> Scenario:
+    """Locks of agents that hear nothing for a while, and have their own clocks alone."""
+    faults = _faults(dice, scenario, ("cut", "cut", "pause", "suspend"), "agent", 8, 0)
+    faults = tuple(replace(fault, for_ms=dice.randint(2_000, 6_000)) for fault in faults)
+    return replace(_locks(dice, scenario), faults=faults)
+
+
+def _overtaken(dice: Dice, scenario: Scenario) -> Scenario:
+    """Locks, in lanes that stand still for about as long as one is held."""
+    return _behind(dice, _locks(dice, scenario))
+
+
+def _belated(dice: Dice, scenario: Scenario) -> Scenario:
+    """Locks, and what was given up arrives after all: also what a lane said under an earlier claim."""
+    return _late(dice, _locks(dice, scenario))
+
+
 def _crashes(dice: Dice, scenario: Scenario) -> Scenario:
     return replace(scenario, faults=_faults(dice, scenario, ("crash", "crash", "stop"), "router worker", 5, 6_000))
 
@@ -246,6 +288,7 @@ def _zombies(dice: Dice, scenario: Scenario) -> Scenario:
     return replace(scenario, faults=tuple(replace(fault, for_ms=dice.randint(4_000, 6_000)) for fault in faults))
 
 
+LOCK_MIXES = ("locks", "takeovers", "belated", "overtaken", "deaf")
 MIXES: tuple[Callable[[Dice, Scenario], Scenario], ...] = (
     _calm, _crashes, _pauses, _stalls, _lossy, _lossy, _cuts, _hidden, _behind, _handovers, _zombies, _everything,
     _everything,

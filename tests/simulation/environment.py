@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from simulation import tasks
+from simulation.decoding import decode_event
 from simulation.meter import SimulatedMeter
 from simulation.process import current
 
@@ -67,6 +68,7 @@ def _patches(journals: dict[str, Journal]) -> Iterator[tuple[Any, str, Any]]:
     yield keylane.commands, "time", SimpleNamespace(time=lambda: current().process.wall_s())
     for counting in (runner, keylane.lease, keylane.locking):
         yield counting, "boottime_ms", lambda: current().process.boot_ms()
+    yield keylane.receipts, "decode_event", decode_event
     yield service, "LaneMeter", SimulatedMeter
 
 

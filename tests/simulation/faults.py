@@ -147,7 +147,8 @@ class Faults:
             self._log.decide(transaction, ABORTED)
 
     def _truncate(self, fault: Fault, role: Role) -> None:
-        """Retention: what was applied goes from the inputs, and all that there is from what is read by others."""
+        """Retention: what was applied goes from the inputs, and all that there is from what is read by others; and what
+        is not the newest from `waits`."""
         for place, partition in self._log.partitions.items():
             if place.topic in (topics.REQUESTS, topics.RESULTS):
                 lane = self._log.at(Place(topics.STATE, place.partition)).newest.get(b"lane")
@@ -155,3 +156,5 @@ class Faults:
                     partition.truncate(decode_state(lane.value).positions.get(place.topic, 0))  # type: ignore[union-attr]
             elif place.topic in (topics.EVENTS, topics.items("default")):
                 partition.truncate(partition.end)
+            elif place.topic == topics.WAITS:
+                partition.compact()

@@ -20,6 +20,8 @@ def lines(play: Play) -> Iterator[Line]:
         retention_ms=play.scenario.policy.retention_ms,
         waiters_per_resource=bounds.waiters_per_resource,
         members_per_run=bounds.members_per_run,
+        locks_per_session=bounds.locks_per_session,
+        max_hold_ms=play.scenario.policy.locks.max_hold_ms,
     )
     for place, partition in play.log.partitions.items():
         yield Span(topic=place.topic, partition=place.partition, end=partition.end)

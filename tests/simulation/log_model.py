@@ -95,6 +95,14 @@ class Partition:
         """Retention takes what lies before."""
         self.start = max(self.start, min(before, len(self.slots)))
 
+    def compact(self) -> None:
+        """Of each key only the newest record stays, a tombstone too; and what is not decided."""
+        newest = {slot.stored.key: offset for offset, slot in enumerate(self.slots) if slot.stored is not None}
+        for offset, (stored, transaction) in enumerate(self.slots):
+            is_over = transaction is None or transaction.state is not OPEN
+            if stored is not None and is_over and newest[stored.key] != offset:
+                self.slots[offset] = Slot(None, transaction)
+
 
 def polled(
     places: Mapping[str, Partition],

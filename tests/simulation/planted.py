@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from simulation import planted_core, planted_rules, planted_shells
+from simulation import planted_core, planted_locks, planted_rules, planted_shells
 
 Patch = tuple[Any, str, Any]
 """What is changed: an object's attribute, or a mapping's key, and what takes its place."""
@@ -55,7 +55,12 @@ def _rule(patches: Callable[[], list[Patch]], *kinds: str, seeds: int = 10) -> B
     return Bug(patches, frozenset(kinds), seeds, "rules")
 
 
-core, rules, shells = planted_core, planted_rules, planted_shells
+def _lock(patches: Callable[[], list[Patch]], *kinds: str, seeds: int = 10, mix: str = "locks") -> Bug:
+    """A bug of locks: they are drawn for sure, and hardly a fault."""
+    return Bug(patches, frozenset(kinds), seeds, mix)
+
+
+core, rules, shells, locks = planted_core, planted_rules, planted_shells, planted_locks
 
 BUGS: dict[str, Bug] = {
     # tokens and leases
@@ -121,6 +126,52 @@ BUGS: dict[str, Bug] = {
     "clashes are not counted": _rule(rules.recurrence_not_kept, "miscounted"),
     "a holder is not told of a change": _rule(rules.holder_not_told, "holder not told"),
     "changes are taken in any order": _rule(rules.changes_in_any_order, "change mistaken"),
+    # locks
+    "a claim is a lease": _lock(locks.claim_counted_as_lease, "wrong lease"),
+    "what nobody claims is kept": _lock(locks.unclaimed_never_expires, "without end"),
+    "any secret will do": _lock(locks.any_secret, "wrongly renewed", "lock ended otherwise", "wrongly had"),
+    "a secret is kept": _lock(locks.secret_is_kept, "secret told"),
+    "a lost lock comes back": _lock(locks.lost_lock_comes_back, "wrongly renewed"),
+    "who is blocked keeps a lock": _lock(locks.blocked_renews, "wrong lease"),
+    "any token gives a lock back": _lock(locks.any_token_releases, "lock ended otherwise"),
+    "a lock is renewed by way of another": _lock(locks.any_resource_renews, "wrongly renewed"),
+    "a lock is held without end": _lock(locks.held_without_end, "wrong lease"),
+    "what waits outlives its session": _lock(locks.waiting_outlives_session, "outlives its session", seeds=30),
+    "a session is ended by anybody": _lock(locks.session_of_any_secret, "session ended otherwise"),
+    "the newest lock waits least": _lock(locks.past_a_waiter, "past a waiter"),
+    "who would not wait does": _lock(locks.nobody_is_refused_at_once, "lock not refused"),
+    "a refusal waits for no graph": _lock(locks.everybody_is_refused_at_once, "wrongly refused", seeds=30),
+    "a lock is waited for without end": _lock(locks.waits_for_ever, "without end"),
+    "a lock is waited for half as long": _lock(locks.waits_half_as_long, "lock ended otherwise"),
+    "another hold has the lock": _lock(locks.another_hold_has_it, "wrongly had", seeds=30),
+    "a lock had again runs on": _lock(locks.had_again_without_time, "wrong lease", seeds=30),
+    "who claims nothing is asked to stop": _lock(locks.unclaimed_is_asked_to_stop, "not cancelled at once", seeds=30),
+    "anybody takes a lock away": _lock(locks.anybody_takes_it_away, "lock ended otherwise"),
+    "locks count as work": _lock(locks.locks_count_as_work, "wrongly replaced", "wrongly refused", seeds=30),
+    "timers of locks do not wait for the inputs": _lock(
+        shells.timers_do_not_wait, "ended unread", mix="overtaken", seeds=40
+    ),
+    "holders use all of a lock's lease, and more": _lock(
+        shells.no_margin_for_locks, "acts after end", "two holders", mix="deaf", seeds=30
+    ),
+    "a lock's renewal counts from its answer": _lock(
+        shells.lock_renewed_from_answer, "acts after end", "two holders", mix="deaf", seeds=60
+    ),
+    # deadlocks
+    "a link is left": _lock(locks.link_left, "link left"),
+    "a link names another holder": _lock(locks.link_of_another_holder, "wrong link"),
+    "a session waits for itself": _lock(locks.link_to_itself, "link left", seeds=30),
+    "a deadlock has no artifact": _lock(locks.deadlock_without_artifact, "promise 11"),
+    "an edge of before answers": _lock(locks.answered_for_an_old_holder, "lock ended otherwise", seeds=60),
+    "edges of any claim count": _lock(locks.edges_of_any_claim, "lock ended otherwise", mix="takeovers", seeds=60),
+    "cycles are not seen": _lock(locks.cycles_are_not_seen, "deadlock stands"),
+    "cycles of three are not seen": _lock(locks.longer_cycles_are_not_seen, "deadlock stands", seeds=60),
+    "a load says no edge again": _lock(locks.edges_are_not_said_again, "edge missing", mix="takeovers", seeds=60),
+    "an edge names a holder of before": _lock(locks.edges_are_not_said_of_another_holder, "edge missing", seeds=30),
+    "an edge is not taken back": _lock(locks.edges_are_not_taken_back, "no rest"),
+    "who was fenced takes back an edge": _lock(
+        locks.keys_without_claim, "edge missing", "no rest", mix="belated", seeds=80
+    ),
     # records
     "an index is not rebuilt": _bug(core.index_not_rebuilt, "reload differs", "turn failed"),
     "an artifact is missing": _bug(core.artifact_missing, "promise 11"),
@@ -143,7 +194,9 @@ BUGS: dict[str, Bug] = {
     "claims do not fence": _bug(shells.claims_do_not_fence, "promise 8", "promise 1", mix="zombies", seeds=50),
     # workers and clients
     "holders use all of a lease, and more": _bug(shells.no_margin, "acts after end", "two holders", seeds=30),
-    "a renewal counts from its answer": _bug(shells.renewed_from_answer, "acts after end", "two holders", seeds=60),
+    "a renewal counts from its answer": _bug(
+        shells.renewed_from_answer, "acts after end", "two holders", mix="unheard", seeds=40
+    ),
     "a ticket takes another's end for its own": _bug(shells.ticket_takes_any_end, "ticket differs", seeds=50),
 }
 

@@ -7,10 +7,13 @@ from typing import Any
 
 from simulation.kafka_model import BatchFailed, KafkaSession, Producer
 from simulation.log_model import COMMITTED
+from simulation.process import current
 from simulation.sqlite_model import SqliteSession
 
+from keylane import lock_machine
 from keylane.journal.errors import Unavailable
 from keylane.journal.port import Record
+from keylane.lock_machine import LockMachine
 from keylane.router import lane_task
 from keylane.router.clock import LaneClock
 from keylane.router.lane_task import LaneTask
@@ -133,15 +136,29 @@ def no_margin() -> Patches:
     return [(lease, "usable_ms", generous), (session, "usable_ms", generous)]
 
 
+def no_margin_for_locks() -> Patches:
+    return [(lock_machine, "usable_ms", lambda lease_ms: lease_ms + 1_500)]
+
+
+def lock_renewed_from_answer() -> Patches:
+    renewed = LockMachine._renewed
+
+    def late(self: LockMachine, event: Any) -> None:
+        self._unanswered[event.renewal] = current().process.boot_ms() + 1_000
+        renewed(self, event)
+
+    return [(LockMachine, "_renewed", late)]
+
+
 def renewed_from_answer() -> Patches:
     acknowledged = Session.acknowledged
 
     def late(self: Session, publish: Any, now_ms: int) -> Any:
         outputs = acknowledged(self, publish, now_ms)
         if isinstance(publish.record, Progress) and (held := self.held.get(publish.record.token)) is not None:
-            held.renewed_ms = now_ms + 400
+            held.renewed_ms = now_ms + 1_000
         if type(publish.record).__name__ == "WorkerHeartbeat":
-            self._alive_ms = now_ms + 400
+            self._alive_ms = now_ms + 1_000
         return outputs
 
     return [(Session, "acknowledged", late)]

@@ -124,14 +124,19 @@ class Play:
             )
         for number in range(scenario.agents):
             acts = [act for act in scenario.acts if act.agent == number]
+            plans = [plan for plan in scenario.locks if plan.agent == number]
             roles[f"agent{number}"] = ProcessRole(
                 self,
                 f"agent{number}",
-                lambda process, journal, acts=acts: AgentActor(scenario, process, journal, truth, acts),  # type: ignore[misc]
+                lambda process, journal, acts=acts, plans=plans: AgentActor(  # type: ignore[misc]
+                    scenario, process, journal, truth, acts, plans
+                ),
             )
         faults = Faults(world, self.site, self.log, roles, scenario)  # type: ignore[arg-type]
         try:
-            world.run_until(scenario.chaos_ms * MS_US)
+            while world.now_us < scenario.chaos_ms * MS_US:
+                world.run_until(min(world.now_us + LOOK_US, scenario.chaos_ms * MS_US))
+                truth.rules.look()
             faults.heal()
             self._rest([role for role in roles.values() if isinstance(role.actor, AgentActor)])
         except Endless:
@@ -147,6 +152,7 @@ class Play:
         until_us = self.world.now_us + REST_US
         while self.world.now_us < until_us:
             self.world.run_until(self.world.now_us + LOOK_US)
+            self.truth.rules.look()
             is_waiting = any(role.actor.pending for role in agents if isinstance(role.actor, AgentActor))
             if not is_waiting and self.truth.is_quiet():
                 return

@@ -52,6 +52,48 @@ class Act(Struct, frozen=True, omit_defaults=True):
     """Tells apart what one agent says twice about one request."""
 
 
+class LockPlan(Struct, frozen=True, omit_defaults=True):
+    """What a session of an agent does with locks from a time on: it takes them in this order, holds them, lets go.
+
+    Without any it only ends its session.
+    """
+
+    at_ms: int
+    agent: int
+    id: str
+    """Its requests are `<id>-0`, `<id>-1`, …"""
+    session: str
+    """Of several plans: what one holds another has again under the same `hold`, and either can end the session."""
+    resources: tuple[str, ...]
+    by: Literal["", "lock", "nested", "credential"] = ""
+    """By the real client: in one `lock`, in one within another, or by credentials. Empty: in all ways, also wrong."""
+    secret: str = ""
+    """Not the session's own: that of somebody who only knows its id."""
+    hold: str = ""
+    explicit: bool = False
+    wait_ms: int = 0
+    ttl_ms: int | None = None
+    tries: int = 1
+    """How often it asks for each, with what `LOCK_HELD` says in between."""
+    between_ms: int = 0
+    """From one to the next."""
+    hold_ms: int = 500
+    claims: bool = True
+    """Answers when its turn comes."""
+    again: Literal["", "same", "anew", "other"] = ""
+    """Asks for each twice: under the same id, another one, or the same for something else."""
+    renews: Literal["", "well", "late", "blocked", "token", "secret", "resource"] = "well"
+    """In time, after its lease ended, blocked, or with what is not its own."""
+    ends: Literal[
+        "release", "twice", "token", "secret", "cancel", "cancel_bare", "end", "end_secret", "forget", "obey"
+    ] = "release"
+    """How it lets go. `obey`: when it is asked to stop; until then it holds on."""
+    gives_up_ms: int | None = None
+    """Cancels what it then waits for; with 0 before it has asked."""
+    astray: bool = False
+    """Asks at a wrong partition."""
+
+
 class Fault(Struct, frozen=True, omit_defaults=True):
     """Something that goes wrong at a time, and for how long."""
 
@@ -104,6 +146,7 @@ class Scenario(Struct, frozen=True, omit_defaults=True):
     skew_ppm: int = 0
     """How much faster or slower than true time a machine's clocks run at most."""
     acts: tuple[Act, ...] = ()
+    locks: tuple[LockPlan, ...] = ()
     faults: tuple[Fault, ...] = ()
     chaos_ms: int = 10_000
     """When all faults end and everything is healed."""

@@ -23,14 +23,7 @@ SEEDS_A_CELL = 3
 OUT_OF_REACH = {
     "Due/Unknown": "a timer goes with its run",
     "session:Due/Unknown": "and with its session",
-    **dict.fromkeys(
-        (
-            f"{name}/{state}"
-            for name in ("LockRequest", "Renewal", "Release", "SessionEnded", "WaitChecked")
-            for state in ("Unknown", "Waiting", "Held", "Done")
-        ),
-        "no agent here holds anything itself yet",
-    ),
+    "WaitChecked/Unknown": "an outcome is remembered for longer than what the graph says of an edge is on its way",
 }
 
 

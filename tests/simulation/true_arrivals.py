@@ -90,7 +90,9 @@ class TrueArrivals:
     def _dooms(self, run: RunSeen) -> None:
         policy = self._seen.policy.of(run.action)
         for other in self._seen.alive[run.owner].values():
-            if other.resource == run.resource and self._seen.mode(run.action, other.action) == "supersede":
+            if not isinstance(other, RunSeen) or other.resource != run.resource:
+                continue  # what is done under a lock is not known, so nothing replaces it
+            if self._seen.mode(run.action, other.action) == "supersede":
                 if other.state == "Waiting" or (other.state == "Held" and policy.stop_holder):
                     other.doomed_by = run.id
                     self._seen.doomed.append(other)

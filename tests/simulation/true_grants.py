@@ -25,6 +25,7 @@ from keylane.schemas.events import (
     WorkerClosed,
     WorkerOpened,
 )
+from keylane.schemas.state import LOCK_ACTION
 
 
 class Grant(NamedTuple):
@@ -64,6 +65,7 @@ class TrueGrants:
         self._live: dict[str, Grant] = {}
         self._grants: dict[tuple[str, int], Grant] = {}
         self._ended: set[Grant] = set()
+        self._given_back: set[tuple[str, int | None]] = set()
         self._highest: dict[str, int] = {}
         self._users: dict[tuple[str, int], str] = {}
         self._sessions: dict[tuple[int, str], tuple[tuple[str, ...], tuple[int, int]]] = {}
@@ -138,6 +140,12 @@ class TrueGrants:
 
     def _lost(self, event: Lost, partition: int) -> None:
         self._over(event.resource, event.token)
+        if event.reason == "session_ended":
+            self._let_go(event)
+
+    def _let_go(self, event: Ended | Lost) -> None:
+        """Its own session has given it back: whoever else of that session has it may not know yet."""
+        self._given_back.add((true_owner(event.resource), event.token))
 
     def _ended_run(self, event: Ended, partition: int) -> None:
         if event.repeat or event.coalesced:
@@ -145,6 +153,10 @@ class TrueGrants:
         if event.token is not None:
             self._is_of_the_holder(event, partition)
             self._over(event.resource, event.token)
+            if event.action == LOCK_ACTION and event.status in ("completed", "cancelled"):
+                self._let_go(event)
+        if event.action == LOCK_ACTION:
+            return  # what was done under it is not known
         if event.status == "completed" and not self._policy.of(event.action).harmless:
             self._completed[event.resource] = (event.seq, event.run)
 
@@ -174,6 +186,8 @@ class TrueGrants:
         grant = self._grants.get((true_owner(resource), token))
         if grant is None or grant.run != run:
             self._broken("holds ungranted", f"{process.name} acts on {run} under {token}, which was not granted")
+            return
+        if (grant.owner, token) in self._given_back:
             return
         live = self._live.get(grant.owner)
         if live is not None and live.token != token:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections import defaultdict
 from collections.abc import Sequence
@@ -15,10 +16,11 @@ from simulation.process import SECOND_US, Process
 from keylane.journal.port import Place, Stored
 from keylane.router.core.lane import Lane
 from keylane.schemas import topics
-from keylane.schemas.codec import Undecodable, decode_result, decode_state
+from keylane.schemas.codec import Undecodable, decode_request, decode_result, decode_state
 from keylane.schemas.events import Lost, WorkerClosed
+from keylane.schemas.requests import Release, Renewal
 from keylane.schemas.results import WorkerHeartbeat, WorkerJoined
-from keylane.schemas.state import LaneRecord
+from keylane.schemas.state import LaneRecord, Run
 
 COMPARED = 0.05
 """How many turns are followed by a load beside the living lane."""
@@ -116,7 +118,7 @@ class TrueLanes:
         """Nothing that was acknowledged before a timer fell due may be left unread when it fires (promise 7)."""
         lane = _lane_record(settled)
         about: str | int
-        if isinstance(event, Lost) and event.reason == "lease_expired":
+        if isinstance(event, Lost) and event.reason in ("lease_expired", "unclaimed"):
             key, about = f"run/{event.run}", event.token
         elif isinstance(event, WorkerClosed) and event.reason == "session_lapsed":
             key, about = f"session/{event.session}", event.session
@@ -130,9 +132,13 @@ class TrueLanes:
         due_ms = record.lapses_ms if isinstance(event, WorkerClosed) else record.lease_until_ms
         if due_ms is None or (isinstance(event, Lost) and record.token != event.token):
             return
-        place = Place(topics.RESULTS, partition)
-        for slot in self._log.at(place).slots[lane.positions.get(topics.RESULTS, 0) :]:
-            if slot.stored is not None and _names(slot.stored, about):
+        lock = getattr(record, "lock", None)
+        topic = topics.RESULTS if lock is None else topics.REQUESTS
+        place = Place(topic, partition)
+        for slot in self._log.at(place).slots[lane.positions.get(topic, 0) :]:
+            if slot.stored is None:
+                continue
+            if _is_of(slot.stored, record) if lock is not None else _names(slot.stored, about):
                 at_ms = self._acknowledged_ms(place, slot.stored.offset, life, by)
                 if at_ms is not None and at_ms < due_ms:
                     what = f"{key} ended by a timer of {due_ms}; the report at {place}@{slot.stored.offset}"
@@ -154,6 +160,15 @@ def _names(stored: Stored, about: str | int) -> bool:
     if isinstance(report, Undecodable | WorkerJoined):
         return False
     return about == (report.session if isinstance(report, WorkerHeartbeat) else getattr(report, "token", None))
+
+
+def _is_of(stored: Stored, run: Run) -> bool:
+    """Whether what is said about a lock is said by who holds it."""
+    said = decode_request(stored.value)
+    if not isinstance(said, Renewal | Release) or run.lock is None:
+        return False
+    knows = hashlib.sha256(said.secret.encode()).hexdigest() == run.lock.secret_sha256
+    return knows and (said.run, said.token) == (run.id, run.token)
 
 
 def _lane_record(settled: Sequence[Stored]) -> LaneRecord | None:

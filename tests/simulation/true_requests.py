@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from msgspec.structs import replace
 from simulation.findings import Findings, true_owner, true_resource
 from simulation.scenario import Scenario
 
@@ -13,7 +14,8 @@ from keylane.journal.partitioner import partition_of
 from keylane.journal.port import Stored
 from keylane.schemas.codec import decode_request
 from keylane.schemas.events import Coalesced, DeadLettered, Ended, Parked, Queued, Refused, Withdrawn
-from keylane.schemas.requests import Cancellation, WorkRequest
+from keylane.schemas.requests import Cancellation, LockRequest, WorkRequest
+from keylane.schemas.state import LOCK_ACTION
 
 REMEMBERED = (
     "LOCK_HELD", "QUEUE_FULL", "LANE_FULL", "INTERNAL", "IDEMPOTENCY_MISMATCH", "VERSION_REQUIRED", "STALE_VERSION",
@@ -69,6 +71,9 @@ class TrueRequests:
             if partition_of(owner.encode(), self._partitions) == stored.partition:  # else it is not decided here
                 content = (resource, command.action, bytes(command.payload), command.expected_version)
                 self._contents[stored.partition, command.id].append((stored.offset, content))
+        elif isinstance(command, LockRequest):
+            if partition_of(true_owner(command.resource).encode(), self._partitions) == stored.partition:
+                self._contents[stored.partition, command.id].append((stored.offset, replace(command, hops=0)))
 
     def forgotten(self, partition: int, request: str) -> None:
         """The lane no longer remembers it: its id may be used for something new."""
@@ -91,7 +96,7 @@ class TrueRequests:
             self._is_new(partition, event.request)
 
     def _refuse(self, event: Refused, partition: int) -> None:
-        if event.command == "WorkRequest" and not event.repeat and event.code in REMEMBERED:
+        if event.command in ("WorkRequest", "LockRequest") and not event.repeat and event.code in REMEMBERED:
             self._is_new(partition, event.request)
             self._refused.add((partition, event.request))
         self._said[event.request].append("refused")
@@ -102,11 +107,13 @@ class TrueRequests:
             self._broken("refusal forgotten", f"{request} was refused before, and is decided anew (promise 3)")
 
     def _withdrawn(self, event: Withdrawn, partition: int) -> None:
-        self._were_cancelled(event.status, partition, (event.request,))
+        if event.action != LOCK_ACTION:
+            self._were_cancelled(event.status, partition, (event.request,))
         self._said[event.request].append(event.status)
 
     def _ended(self, event: Ended, partition: int) -> None:
-        self._were_cancelled(event.status, partition, event.requests)
+        if event.action != LOCK_ACTION:  # of locks that is `true_locks`'s to say
+            self._were_cancelled(event.status, partition, event.requests)
         if not event.repeat and not event.coalesced:
             self.open[partition].discard(event.run)
         for request in event.requests:

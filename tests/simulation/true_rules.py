@@ -12,19 +12,27 @@ from collections.abc import Sequence
 from typing import Any
 
 from simulation.findings import Findings
+from simulation.lock_secrets import MARK
 from simulation.log_model import Log
 from simulation.scenario import Scenario
+from simulation.true_answers import TrueAnswers
 from simulation.true_arrivals import TrueArrivals
 from simulation.true_conflicts import TrueConflicts
+from simulation.true_locks import TrueLocks, is_of_locks
 from simulation.true_runs import RulesSeen
 from simulation.true_turns import TrueTurns
+from simulation.true_waits import TrueWaits
+from simulation.wire import Net
 
 from keylane.journal.port import Stored
 from keylane.schemas import topics
 from keylane.schemas.codec import decode_conflict, decode_item, decode_state
 from keylane.schemas.conflicts import ConflictArtifact
 from keylane.schemas.items import Notice, WorkItem
-from keylane.schemas.state import Run
+from keylane.schemas.state import LaneRecord, Run, WaitLink
+
+SETTLED_US = 5_000_000
+"""How long after healing until what goes on can be held against its time."""
 
 
 class TrueRules:
@@ -35,11 +43,23 @@ class TrueRules:
         self.conflicts = TrueConflicts(self._seen)
         arrivals, turns = TrueArrivals(self._seen), TrueTurns(self._seen)
         self._handlers = (arrivals.handlers, turns.handlers, self.conflicts.handlers)
+        self.waits = TrueWaits(findings, self._seen)
+        self.locks = TrueLocks(self._seen, self.waits)
+        self._answers = TrueAnswers(self._seen, log)
         self._kinds: Counter[tuple[int, str]] = Counter()
+        self._clocks_ms: dict[int, int] = {}
+        self._stirred = False
+        """Something of a lock was said, or of a link, in what is committed now."""
+        self._world = findings.world
+        is_calm = not scenario.faults and scenario.net == Net(slow=scenario.net.slow)
+        self._settled_us = 0 if is_calm else scenario.chaos_ms * 1_000 + SETTLED_US
 
     def event(self, event: Any, partition: int) -> None:
         """One event, as it was committed."""
-        for handlers in self._handlers:
+        self._answers.event(event, partition)
+        of_locks = is_of_locks(event)
+        self._stirred |= of_locks
+        for handlers in (self.locks.handlers,) if of_locks else self._handlers:
             handler = handlers.get(type(event))
             if handler is not None:
                 try:
@@ -50,28 +70,63 @@ class TrueRules:
     def forgotten(self, partition: int, run: str) -> None:
         """The lane no longer remembers it."""
         self._seen.runs.pop((partition, run), None)
+        self._seen.locks.pop((partition, run), None)
+
+    def look(self) -> None:
+        """Now and then, while nothing goes wrong any more."""
+        if self._world.now_us >= self._settled_us:
+            self.waits.look()
+            self.locks.look(self._clocks_ms)
 
     def committed(self, settled: Sequence[Stored]) -> None:
         """What goes with the events of this commit, which were handled before."""
+        applied: dict[int, int] = {}
         for stored in settled:
+            if stored.topic != topics.REQUESTS and MARK.encode() in (stored.value or b""):
+                self._seen.broken("secret told", f"in {stored.topic}/{stored.partition}@{stored.offset}")
             if stored.topic.startswith("items."):
                 self._item(decode_item(stored.value), stored.partition)
             elif stored.topic == topics.CONFLICTS:
                 self._artifact(decode_conflict(stored.value), stored.partition)
-            elif stored.topic == topics.STATE and stored.value and (stored.key or b"").startswith(b"run/"):
-                kept = decode_state(stored.value)
-                self._standing(kept, stored.partition)
-                self._lease(kept, stored.partition)
-            elif stored.topic == topics.STATE and stored.value is None and stored.key is not None:
-                kind, _, id = stored.key.decode().partition("/")
-                if kind == "cancelled":
-                    self._seen.cancelled.pop((stored.partition, id), None)
+            elif stored.topic == topics.WAITS:
+                self.waits.written(stored)
+            elif stored.topic == topics.STATE and stored.key is not None:
+                self._kept(stored, stored.key, applied)
+        self._settle(applied)
+
+    def _settle(self, applied: dict[int, int]) -> None:
+        """All of the commit has been seen."""
+        for partition, position in applied.items():
+            self._answers.committed(partition, position)
+            if self._stirred:
+                self.locks.committed()
+                self.waits.committed(partition)
+        self._stirred = False
         for partition, token in self._seen.told:
             self._seen.broken("holder not told", f"of a change, in lane {partition} under token {token}")
         for run in self._seen.doomed:
             if run.state != "Done" and not run.stopping:
                 self._seen.broken("not replaced", f"{run.id} was to be replaced by {run.doomed_by}, and goes on")
         self._seen.told, self._seen.doomed = [], []
+
+    def _kept(self, stored: Stored, key: bytes, applied: dict[int, int]) -> None:
+        """A record of state. `applied`: by lane, up to where its requests are."""
+        kind, _, id = key.decode().partition("/")
+        partition, record = stored.partition, None
+        if kind in ("run", "link", "lane") and stored.value is not None:
+            record = decode_state(stored.value)
+        if isinstance(record, Run):
+            self._standing(record, partition)
+            self._lease(record, partition)
+            self.locks.kept(record, partition)
+        elif isinstance(record, LaneRecord):
+            applied[partition] = record.positions.get(topics.REQUESTS, 0)
+            self._clocks_ms[partition] = record.clock_ms
+        elif kind == "link":
+            self._stirred = True
+            self.waits.link(partition, id, record if isinstance(record, WaitLink) else None)
+        elif kind == "cancelled" and stored.value is None:
+            self._seen.cancelled.pop((partition, id), None)
 
     def _item(self, item: Any, partition: int) -> None:
         if isinstance(item, Notice) and item.kind == "changed":
@@ -97,9 +152,9 @@ class TrueRules:
                     "miscounted", f"{artifact.id} says that it is number {artifact.recurrence} of its kind"
                 )
 
-    def _standing(self, kept: Any, partition: int) -> None:
+    def _standing(self, kept: Run, partition: int) -> None:
         """Who holds a run, or held it at its end; and why it waits for a time, where it does."""
-        run = self._seen.runs.get((partition, kept.id)) if isinstance(kept, Run) else None
+        run = self._seen.runs.get((partition, kept.id))
         if run is None or kept.state != run.state:
             return
         if kept.holder != run.holder:
@@ -109,9 +164,9 @@ class TrueRules:
         if kept.delayed is not None and (kept.delayed == "backoff") != (run.granted is not None):
             self._seen.broken("wrong delay", f"of {run.id}: {kept.delayed}, and its first grant is {run.granted}")
 
-    def _lease(self, kept: Any, partition: int) -> None:
+    def _lease(self, kept: Run, partition: int) -> None:
         """A lease runs from its last renewal, and to no other time."""
-        run = self._seen.runs.get((partition, kept.id)) if isinstance(kept, Run) else None
+        run = self._seen.runs.get((partition, kept.id))
         if run is None or kept.state != "Held" or run.state != "Held" or kept.token != run.token:
             return
         until_ms = min(run.renewed_ms + run.lease_ms, run.granted_ms + self._seen.policy.of(run.action).max_hold_ms)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from simulation.findings import Findings
 from simulation.log_model import Log
@@ -19,6 +19,9 @@ from keylane.schemas.codec import decode_request, decode_result
 from keylane.schemas.events import ApprovalVoided, Decided, Parked
 from keylane.schemas.requests import WorkRequest
 from keylane.schemas.results import Failed, Progress
+
+if TYPE_CHECKING:
+    from simulation.true_lock_runs import LockSeen
 
 Id = tuple[int, str]
 FEW_RESOURCES = 100
@@ -133,7 +136,10 @@ class RulesSeen:
         self.remembers = scenario.policy.bounds.resources > FEW_RESOURCES
         self.known = TrueResources(scenario.policy)
         self.runs: dict[Id, RunSeen] = {}
-        self.alive: dict[str, dict[Id, RunSeen]] = defaultdict(dict)
+        self.locks: dict[Id, LockSeen] = {}
+        self.open_locks: dict[Id, LockSeen] = {}
+        """Those that are not over."""
+        self.alive: dict[str, dict[Id, RunSeen | LockSeen]] = defaultdict(dict)
         """By owning key: runs that are not over."""
         self.cancelled: dict[Id, str] = {}
         """Requests whose cancellation came before them, as long as that is remembered, with the resource it named."""

@@ -187,6 +187,8 @@ class TrueTurns:
         self._seen.known.changed(event, change.sequence)
         if event.effect == "applied":
             for (at, _), run in self._seen.alive[event.owner].items():
+                if not isinstance(run, RunSeen):
+                    continue  # who holds a lock reads events
                 if at == partition and run.state == "Held" and run.resource == event.resource:
                     assert run.token is not None
                     self._seen.told.append((partition, run.token))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from simulation.decoding import decode_event
 from simulation.findings import Findings
 from simulation.log_model import Log
 from simulation.scenario import Scenario
@@ -18,7 +19,7 @@ from simulation.world import World
 
 from keylane.journal.port import Place, Stored
 from keylane.schemas import topics
-from keylane.schemas.codec import decode_event, decode_result, decode_state
+from keylane.schemas.codec import decode_result, decode_state
 from keylane.schemas.events import Lost, WorkerClosed
 from keylane.schemas.results import WorkerJoined
 
@@ -76,6 +77,8 @@ class Truth:
     def is_quiet(self) -> bool:
         """Whether every run has ended, and every input has been applied."""
         halted = self.lanes.halted
+        if not halted and not self.rules.waits.is_quiet():
+            return False
         if any(runs for partition, runs in self.requests.open.items() if partition not in halted):
             return False
         for place, partition in self._log.partitions.items():
