@@ -16,9 +16,12 @@ if os.environ.get("CI"):
     settings.load_profile("ci")
 
 
-# A shell's background has SIGINT ignored, and so would every program that a test starts and interrupts.
+# A shell's background has SIGINT ignored, and nohup SIGHUP: so would every program that a test starts and signals.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+for number in (signal.SIGHUP, signal.SIGTERM):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, signal.SIG_DFL)
 
 
 def pytest_report_header() -> list[str]:
