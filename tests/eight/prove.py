@@ -8,6 +8,7 @@ that differs, and shows that; and with 4 where the eight never met, since that s
 
 import argparse
 import json
+import signal
 import sys
 import tempfile
 import time
@@ -84,12 +85,19 @@ def show(played: Round) -> None:
         say(f"  {each.agent} ended with {each.code}: {each.out.strip()} {each.err.strip()}")
 
 
+def prove(backend: str, count: int, broker: str | None = None) -> int:
+    """So many rounds on a new journal; returns what to end with. `broker`: see `--broker`."""
+    with tempfile.TemporaryDirectory(prefix="eight-") as name:
+        with journal_url(backend, broker, Path(name)) as url:
+            return anyio.run(play, url, Path(name), count)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--backend", choices=["sqlite", "kafka"], default="sqlite")
     parser.add_argument("--rounds", type=int, default=1_000)
     parser.add_argument("--broker", help="a running one to use, as JSON of tests/kafka/running.py")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="eight-") as name:
-        with journal_url(options.backend, options.broker, Path(name)) as url:
-            return anyio.run(play, url, Path(name), options.rounds)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))  # or its router and broker would go on
+    return prove(options.backend, options.rounds, options.broker)

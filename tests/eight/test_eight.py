@@ -1,30 +1,25 @@
-"""The short part of `make prove-locks`, as a user would run it; and that a round which is otherwise is seen."""
+"""The short part of `make prove-locks`; and that a round which is otherwise is seen."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+from eight.prove import prove
 from eight.rounds import AGENTS, HELD, KEY, Ended, difference
 
-TESTS = Path(__file__).resolve().parents[1]
 ROUNDS = 10
 
 
 @pytest.mark.requirement("S2.1")
-@pytest.mark.timeout(170)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("backend", ["sqlite", pytest.param("kafka", marks=pytest.mark.kafka)])
-def test_of_eight_processes_at_once_one_has_it_and_seven_are_told(backend: str, request: pytest.FixtureRequest) -> None:
-    command = [sys.executable, "-m", "eight", "--backend", backend, "--rounds", str(ROUNDS)]
-    if backend == "kafka":
-        command += ["--broker", json.dumps(request.getfixturevalue("kafka_broker"))]
-    done = subprocess.run(
-        command, env=os.environ | {"PYTHONPATH": str(TESTS)}, capture_output=True, text=True, timeout=160, check=False
-    )
-    assert done.returncode == 0, done.stderr[-4_000:]
-    assert f"shown: {ROUNDS} rounds, each with one winner and 7 refusals" in done.stderr
+def test_of_eight_processes_at_once_one_has_it_and_seven_are_told(
+    backend: str, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broker = json.dumps(request.getfixturevalue("kafka_broker")) if backend == "kafka" else None
+    code = prove(backend, ROUNDS, broker)
+    said = capsys.readouterr().err
+    assert code == 0, said
+    assert f"shown: {ROUNDS} rounds, each with one winner and 7 refusals" in said
 
 
 def ended(agent: str, winner: str, **otherwise: object) -> Ended:
