@@ -18,6 +18,21 @@ from typing import Annotated, BinaryIO, TextIO, cast
 import msgspec
 from cyclopts import App, CycloptsError, Group, Parameter
 
+from keylane import (
+    cli_config,
+    cli_conflicts,
+    cli_deadletters,
+    cli_doctor,
+    cli_hold,
+    cli_ingest,
+    cli_locks,
+    cli_operating,
+    cli_people,
+    cli_requests,
+    cli_services,
+    cli_verify,
+    cli_workers,
+)
 from keylane.cli_context import CommandContext, Output, UsageError
 from keylane.cli_exits import BROKEN_PIPE, DONE, exit_of_answer, failure_of
 from keylane.render import Renderer
@@ -56,56 +71,55 @@ def _version() -> str:
 
 
 def _add_commands(app: App) -> None:
-    # By name, so that a module is imported when its command is asked for: else a tenth of what `rlock` takes.
-    app.command("keylane.cli_services:up")
-    app.command("keylane.cli_services:router")
+    app.command(cli_services.up)
+    app.command(cli_services.router)
     worker = App(name="worker", help="Run workers.")
-    worker.command("keylane.cli_workers:worker_run", name="run")
-    worker.command("keylane.cli_workers:worker_exec", name="exec")
+    worker.command(cli_workers.worker_run, name="run")
+    worker.command(cli_workers.worker_exec, name="exec")
     app.command(worker)
-    app.command("keylane.cli_requests:submit")
-    app.command("keylane.cli_requests:request")
-    app.command("keylane.cli_requests:who")
-    app.command("keylane.cli_requests:cancel")
-    app.command("keylane.cli_hold:hold")
+    app.command(cli_requests.submit)
+    app.command(cli_requests.request)
+    app.command(cli_requests.who)
+    app.command(cli_requests.cancel)
+    app.command(cli_hold.hold)
     lock = App(name="lock", help="Locks that are kept between commands.")
-    lock.command("keylane.cli_locks:acquire")
-    lock.command("keylane.cli_locks:renew")
-    lock.command("keylane.cli_locks:release")
-    lock.command("keylane.cli_locks:list_all", name="list")
+    lock.command(cli_locks.acquire)
+    lock.command(cli_locks.renew)
+    lock.command(cli_locks.release)
+    lock.command(cli_locks.list_all, name="list")
     app.command(lock)
     session = App(name="session", help="Sessions of agents.")
-    session.command("keylane.cli_locks:end_session", name="end")
+    session.command(cli_locks.end_session, name="end")
     app.command(session)
-    app.command("keylane.cli_people:change")
-    app.command("keylane.cli_people:decide")
-    app.command("keylane.cli_conflicts:conflicts")
+    app.command(cli_people.change)
+    app.command(cli_people.decide)
+    app.command(cli_conflicts.conflicts)
     conflict = App(name="conflict", help="One conflict.")
-    conflict.command("keylane.cli_conflicts:show")
-    conflict.command("keylane.cli_conflicts:resolve")
+    conflict.command(cli_conflicts.show)
+    conflict.command(cli_conflicts.resolve)
     app.command(conflict)
     config = App(name="config", help="The routers' configuration.")
-    config.command("keylane.cli_services:config_show", name="show")
-    config.command("keylane.cli_config:apply")
+    config.command(cli_services.config_show, name="show")
+    config.command(cli_config.apply)
     app.command(config)
-    app.command("keylane.cli_operating:leases")
-    app.command("keylane.cli_operating:lag")
-    app.command("keylane.cli_operating:events")
-    app.command("keylane.cli_verify:verify")
+    app.command(cli_operating.leases)
+    app.command(cli_operating.lag)
+    app.command(cli_operating.events)
+    app.command(cli_verify.verify)
     letters = App(name="deadletters", help="Records that were set aside.")
-    letters.command("keylane.cli_deadletters:list_all", name="list")
-    letters.command("keylane.cli_deadletters:show")
-    letters.command("keylane.cli_deadletters:replay")
+    letters.command(cli_deadletters.list_all, name="list")
+    letters.command(cli_deadletters.show)
+    letters.command(cli_deadletters.replay)
     app.command(letters)
     topics = App(name="topics", help="The journal's topics, against what routers need.")
-    topics.command("keylane.cli_doctor:plan")
-    topics.command("keylane.cli_doctor:apply")
+    topics.command(cli_doctor.plan)
+    topics.command(cli_doctor.apply)
     app.command(topics)
-    app.command("keylane.cli_doctor:doctor")
+    app.command(cli_doctor.doctor)
     ingest = App(name="ingest", help="Turn what happens elsewhere into work requests.")
-    ingest.command("keylane.cli_ingest:github")
+    ingest.command(cli_ingest.github)
     app.command(ingest)
-    app.command("keylane.cli_services:demo")
+    app.command(cli_services.demo)
 
 
 def build(invocation: _Invocation) -> App:

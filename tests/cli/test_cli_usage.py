@@ -32,6 +32,18 @@ def test_help_and_version_are_no_errors(arguments: list[str]) -> None:
     assert (ran.code, ran.err) == (0, "")
 
 
+GROUPS = ("worker", "lock", "session", "conflict", "config", "deadletters", "topics", "ingest")
+
+
+@pytest.mark.parametrize("group", [(), *((name,) for name in GROUPS)])
+def test_help_says_what_each_command_does(group: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    """Commands whose modules are imported late have no such line."""
+    assert Ran(*group, "--help").code == 0
+    _, commands, *_ = capsys.readouterr().out.split("╭─ ")
+    lines = [line.strip("│ ") for line in commands.splitlines()[1:] if line.startswith("│ ") and line[2] != " "]
+    assert lines and all(len(line.split()) > 1 for line in lines), lines
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
