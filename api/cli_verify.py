@@ -56,7 +56,8 @@ async def verify(
     save:
         Keep the history in this new file, as JSON lines.
     redact:
-        With --save: digests instead of payloads, results and other text of agents.
+        With --save: digests instead of payloads, results and other text of agents,
+        and of the secrets of their locks, which are in the file without it.
     """
     from keylane.verify import PROMISES, Verifier
 
