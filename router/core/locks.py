@@ -160,7 +160,7 @@ def have_again(lane: Lane, run: Run | None, arrived: Arrived, now: Now) -> None:
         **about(run),
         actor=request.actor,
         token=run.token,
-        lease_ms=until_ms - now.clock_ms,
+        lease_ms=max(0, until_ms - now.clock_ms),
     )
     lane.put(
         Member(

@@ -7,7 +7,7 @@ from core.bench import Bench, events, kinds, of, only, policy
 from msgspec.structs import replace
 
 from keylane.router.core.policy import ActionPolicy
-from keylane.schemas.events import Ended, Granted, Lost, Refused, Renewed
+from keylane.schemas.events import Coalesced, Ended, Granted, Lost, Refused, Renewed
 
 
 @pytest.mark.requirement("S2.1")
@@ -150,3 +150,12 @@ def test_no_renewal_reaches_beyond_the_longest_hold() -> None:
     assert only(Renewed, bench.renew("l1")).lease_ms == 6_000
     assert not of(Lost, bench.wait(5_999))
     assert only(Lost, bench.wait(1)).reason == "lease_expired"
+
+
+def test_had_again_after_the_longest_hold_and_before_its_timer_it_has_nothing_left() -> None:
+    chosen = policy()
+    bench = Bench(replace(chosen, locks=replace(chosen.locks, max_hold_ms=15_000)))
+    bench.lock("l1", "s1")
+    bench.clock_ms += 15_500
+    assert only(Coalesced, bench.lock("l2", "s1")).lease_ms == 0
+    assert only(Renewed, bench.renew("l1")).lease_ms == 0
