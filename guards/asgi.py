@@ -12,7 +12,7 @@ from typing import Any
 
 from anyio import CapacityLimiter, from_thread, to_thread
 
-from keylane.guards.http import HEADER, HttpGuard, answer, path_name
+from keylane.guards.http import HEADER, HttpGuard, answer, goes_by_no_token, path_name
 from keylane.guards.stores import Tokens
 from keylane.schemas.errors import KeylaneError
 
@@ -36,7 +36,7 @@ class AsgiGuard:
 
     `resource` says what a request acts on, its path unless given: give one where several paths lead to one thing. A
     resource is held until the application has returned. At most `at_once` guarded requests are under way, the others
-    wait. What is no request, websockets too, goes through unguarded.
+    wait. What is no request, websockets too, goes through unguarded, and so does who reads without a token.
     """
 
     def __init__(
@@ -58,6 +58,9 @@ class AsgiGuard:
             await self._app(scope, receive, send)
             return
         values = tuple(value.decode("latin-1") for name, value in scope["headers"] if name.lower() == NAME)
+        if goes_by_no_token(scope["method"], values):  # else readers of long streams would keep all others waiting
+            await self._app(scope, receive, send)
+            return
 
         async def act() -> None:
             await self._app(scope, receive, send)

@@ -292,6 +292,29 @@ async def test_many_requests_at_once_in_one_loop(tmp_path: Path, make: Callable[
 
 
 @pytest.mark.anyio
+async def test_who_only_reads_keeps_no_guarded_request_waiting() -> None:
+    """As many streams without a token as guarded requests may be under way, and none of them ends by itself."""
+    written, reading = anyio.Event(), []
+
+    async def app(scope: Any, *_: Any) -> None:
+        if scope["method"] == "PUT":
+            written.set()
+        else:
+            reading.append(scope)
+            await written.wait()
+
+    guarded = AsgiGuard(app, MemoryTokens(), at_once=2)
+    scope = {"type": "http", "method": "GET", "path": "/cart", "headers": []}
+    with anyio.fail_after(DEADLINE_S):
+        async with anyio.create_task_group() as tasks:
+            for _ in range(2):
+                tasks.start_soon(guarded, scope, None, None)
+            while len(reading) < 2:
+                await anyio.lowlevel.checkpoint()
+            await guarded(scope | {"method": "PUT", "headers": [(b"keylane-token", b"5")]}, None, None)  # type: ignore[arg-type]
+
+
+@pytest.mark.anyio
 async def test_a_request_that_is_cancelled_lets_go_of_the_resource() -> None:
     tokens, begun = MemoryTokens(wait_s=DEADLINE_S), anyio.Event()
 
