@@ -53,10 +53,11 @@ async def in_hand(client: Client, credentials: Credentials, key: str, named: str
         session = credentials.known(named)
         if session is None:
             raise not_kept(f"no session {named} is kept here")
-        return credentials.of_session(session, key) or Kept(session=session, credential=None)
-    every = credentials.of_key(key)
+        every = [credentials.of_session(session, key) or Kept(session=session, credential=None)]
+    else:
+        every = credentials.of_key(key)
     idle = [kept for kept in every if not kept.asking]
-    if not idle:
+    if not idle:  # what `hold` has is not to be taken from under its command
         why = f": session {every[0].session.id} has it in a process that runs" if every else ""
         raise not_kept(f"no lock on {key} is kept here{why}")
     if len(idle) == 1:

@@ -249,6 +249,15 @@ def test_what_runs_in_a_named_session_has_its_locks_and_its_folder(shell: Shell)
     assert free(shell) and not folder.exists() and shell.kept() == []
 
 
+def test_no_command_of_its_session_takes_from_hold_what_it_holds(shell: Shell) -> None:
+    shell.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{shell.environ['PATH']}"
+    inner = f"for each in runlock rlock-heartbeat; do $each {KEY} 2>>said; echo $? >>codes; done; exit 7"
+    ran = shell.run("keylane", "hold", KEY, "--session-id", "s", "--", "sh", "-c", inner)
+    assert said(shell, "codes").split() == ["3", "3"], said(shell, "said")
+    assert said(shell, "said").count("has it in a process that runs") == 2
+    assert ran.returncode == 7, ran.stderr
+
+
 def test_without_a_router_the_lease_is_over_by_the_holders_own_clock(alone: Shell, tmp_path: Path) -> None:
     with running(*ROUTER, says='"url"', url=alone.url, cwd=tmp_path) as router:
         with alone.holding(KEY, "--ttl", "3s", script=FOR_EVER) as hold:
