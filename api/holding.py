@@ -64,10 +64,11 @@ class Holding:
         credentials = kept_by(self._context)
         code: int | None = None
         sessions: list[KeptSession] = []
+        acquiring = self._acquiring = anyio.CancelScope()  # from the first signal on that is heard
         async with anyio.create_task_group() as tasks:
             await tasks.start(self._listen)
             tasks.start_soon(self._follow)
-            with anyio.CancelScope() as self._acquiring:
+            with acquiring:
                 async with Client(self._context.url, actor=self._terms.actor) as client:
                     sessions.append(credentials.session(self._terms.named))
                     code = await self._with_locks(client, credentials, sessions[0])
