@@ -26,8 +26,9 @@ ERROR_CHARACTERS_MAX = 2_048
 
 
 def impossible(lane: Lane, run: Run | None, arrived: Arrived, now: Now) -> None:
-    """A cell that no history reaches."""
-    raise AssertionError(f"{arrived.record!r} cannot meet {run!r}")
+    """A cell that no history reaches. The message goes into a dead letter, and commands have secrets and payloads."""
+    met = "no run" if run is None else f"{run.id}, which is {run.state}"
+    raise AssertionError(f"{type(arrived.record).__name__} cannot meet {met}")
 
 
 def ignore(lane: Lane, run: Run | None, arrived: Arrived, now: Now) -> None:

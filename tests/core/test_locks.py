@@ -10,11 +10,13 @@ from core.bench import API, UNSAID, Bench, events, image, names, of, only, polic
 
 from keylane.router.core import step as stepping
 from keylane.router.core.policy import Bounds
+from keylane.router.core.records import Arrived
+from keylane.router.core.transitions import impossible
 from keylane.schemas.codec import encode
 from keylane.schemas.event_parts import Party
 from keylane.schemas.events import Coalesced, Ended, Fenced, Lost, Queued, Refused, StopAsked
 from keylane.schemas.metadata import ScopeRule
-from keylane.schemas.requests import Cancellation, LockRequest
+from keylane.schemas.requests import Cancellation, LockRequest, Renewal
 from keylane.schemas.results import Completed, Progress
 
 NOBODYS = "the secret of nobody"
@@ -314,3 +316,12 @@ def test_a_queued_lock_says_who_holds() -> None:
     bench.lock("l1", actor="agent-1")
     queued = only(Queued, bench.lock("l2", wait_ms=1_000))
     assert (queued.holder, queued.position, queued.unserved) == ("agent-1", 0, False)
+
+
+def test_what_cannot_happen_is_told_without_the_secret_of_the_command() -> None:
+    """It is the reason of a dead letter, which everybody reads."""
+    bench = in_state("Waiting")
+    renewal = Renewal(**bench.held_by("l1"))
+    with pytest.raises(AssertionError, match="Renewal cannot meet l1, which is Waiting") as raised:
+        impossible(bench.lane, bench.run("l1"), Arrived(record=renewal), bench.now)
+    assert renewal.secret not in str(raised.value)
