@@ -270,4 +270,7 @@ def _remove(folder: Path) -> None:
     with suppress(FileNotFoundError):
         os.rename(folder, aside)
         os.chmod(aside, FOLDER_MODE)
-        shutil.rmtree(aside, ignore_errors=True)
+        for _ in range(TRIES_MAX):
+            shutil.rmtree(aside, ignore_errors=True)
+            if not os.path.lexists(aside):
+                break  # else who had the folder open by its old name has just made a file in it

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -162,6 +163,23 @@ for number in range(40):
         _, err = child.communicate(timeout=120)
         assert child.returncode == 0, err.decode()
     assert list((tmp_path / "sessions").iterdir()) == []
+
+
+def test_what_is_written_into_a_folder_while_it_is_removed_goes_too(
+    kept: Credentials, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of another process that has begun to write by the folder's name, and is not found by who removes it."""
+    remove, late = shutil.rmtree, [b"{}"]
+
+    def removed_too_early(path: Path, *, ignore_errors: bool) -> None:
+        remove(path, ignore_errors=ignore_errors)
+        if late:
+            path.mkdir()
+            (path / ".new-1").write_bytes(late.pop())
+
+    monkeypatch.setattr(shutil, "rmtree", removed_too_early)
+    kept.forget(kept.session(None))
+    assert not late and list((tmp_path / "sessions").iterdir()) == []
 
 
 @pytest.mark.requirement("S2.3")
