@@ -62,7 +62,7 @@ async def in_hand(client: Client, credentials: Credentials, key: str, named: str
         raise not_kept(f"no lock on {key} is kept here{why}")
     if len(idle) == 1:
         return idle[0]
-    return _the_live_one(idle, await client.locks(), credentials, key)
+    return _the_live_one(idle, await client.locks(key), credentials, key)
 
 
 def _the_live_one(several: list[Kept], locks: list[LockInfo], credentials: Credentials, key: str) -> Kept:
