@@ -4,25 +4,21 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from cli.keeping import KEY, URL, credential, everything_in, script
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from keylane import credentials as module
-from keylane.credentials import Credentials, Kept, KeptSession, state_folder
+from keylane.credentials import Credentials, Kept, state_folder
 from keylane.errors import ConfigError, LockHeld, Unavailable, error_body
-from keylane.locks import Credential
 from keylane.private_files import create_private, is_locked, locked_private, read_private, replace_private
 
-URL, KEY = "sqlite:///tmp/here.db", "deploy://api"
 PARALLEL = 8
 DEADLINE_S = 30
 
@@ -30,26 +26,6 @@ DEADLINE_S = 30
 @pytest.fixture
 def kept(tmp_path: Path) -> Credentials:
     return Credentials(tmp_path, URL)
-
-
-def credential(session: KeptSession, key: str = KEY, token: int = 7) -> Credential:
-    return Credential(
-        resource=key, run="r", token=token, session=session.id, secret=session.secret, hold="", holder="me",
-        acquired="2026-11-25T00:00:00.000Z", ttl_ms=1_000,
-    )  # fmt: skip
-
-
-def everything_in(folder: Path) -> Iterator[Path]:
-    yield folder
-    yield from folder.rglob("*")
-
-
-def script(text: str, folder: Path) -> subprocess.Popen[bytes]:
-    begin = "import os, sys\nfrom pathlib import Path\nfrom keylane.credentials import Credentials\n"
-    begin += f"kept = Credentials(Path({str(folder)!r}), {URL!r})\n"
-    return subprocess.Popen(
-        [sys.executable, "-c", begin + text], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
 
 
 @pytest.mark.parametrize(
@@ -238,65 +214,6 @@ def test_of_many_that_create_it_one_does(tmp_path: Path) -> None:
         made = list(pool.map(lambda n: (n, create_private(path, b"%d" % n)), range(PARALLEL)))
     (winner,) = [number for number, created in made if created]
     assert read_private(path) == b"%d" % winner
-
-
-# -- what is not private is refused ---------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("mode", [0o604, 0o640, 0o620, 0o666])
-def test_a_file_that_others_can_use_is_refused(kept: Credentials, tmp_path: Path, mode: int) -> None:
-    session = kept.session("agent")
-    kept.keep(credential(session))
-    for file in [path for path in everything_in(tmp_path) if path.is_file()]:
-        file.chmod(mode)
-        with pytest.raises(ConfigError, match=f"mode {mode:04o}, and lets others in"):
-            kept.of_key(KEY)
-        file.chmod(0o600)
-    assert kept.of_key(KEY)
-
-
-@pytest.mark.parametrize("which", ["sessions", "session"])
-def test_a_folder_that_others_can_use_is_refused(kept: Credentials, tmp_path: Path, which: str) -> None:
-    kept.session("agent")
-    (folder,) = (tmp_path / "sessions").iterdir()
-    (tmp_path / "sessions" if which == "sessions" else folder).chmod(0o750)
-    with pytest.raises(ConfigError, match="mode 0750, and lets others in"):
-        kept.session("agent")
-
-
-def test_what_another_user_owns_is_refused(kept: Credentials, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    kept.session("agent")
-    (folder,) = (tmp_path / "sessions").iterdir()
-    owner = os.geteuid()
-    monkeypatch.setattr("keylane.private_files.os.geteuid", lambda: owner + 1)
-    for use in (lambda: kept.session("agent"), lambda: kept.known("agent"), lambda: read_private(folder / "x")):
-        with pytest.raises(ConfigError, match=f"belongs to user {owner}, and you are {owner + 1}"):
-            use()
-
-
-def test_a_link_and_what_is_no_file_are_refused(kept: Credentials, tmp_path: Path) -> None:
-    kept.session("agent")
-    (folder,) = (tmp_path / "sessions").iterdir()
-    file = folder / "session.json"
-    elsewhere = tmp_path / "elsewhere"
-    file.rename(elsewhere)
-    file.symlink_to(elsewhere)
-    with pytest.raises(ConfigError, match="is a link"):
-        kept.session("agent")
-    file.unlink()
-    os.mkfifo(file, 0o600)
-    with pytest.raises(ConfigError, match="is no file"):
-        kept.session("agent")
-    file.unlink()
-    file.write_bytes(b'{"id": ')
-    file.chmod(0o600)
-    with pytest.raises(ConfigError, match="damaged") as damaged:
-        kept.session("agent")
-    assert damaged.value.code == "CONFIG"
-    folder.rename(tmp_path / "aside")
-    folder.symlink_to(tmp_path / "aside")
-    with pytest.raises(ConfigError, match="is no folder"):
-        kept.session("agent")
 
 
 # -- what is left where a process dies ------------------------------------------------------------------------------
